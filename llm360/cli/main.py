@@ -1,0 +1,134 @@
+"""Entry point: finds the command's module, parses, runs it, and turns errors into sentences and exit codes.
+
+`COMMANDS` names a module by its path and that module is imported only when its command is asked for: help
+stays fast, and commands that need torch or ray do not burden those that need neither. A command module has
+
+    def configure(parser: argparse.ArgumentParser) -> None
+
+which adds its arguments (or sub-commands) and ends in `parser.set_defaults(run=function)`, where
+`function(args: argparse.Namespace) -> int` returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from llm360 import __version__
+from llm360.errors import InputError, LLM360Error
+
+# name: (module, one line of help). In the order in which a newcomer meets them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("llm360_trainer.cli.run", "train a model as a preset or a file describes it"),
+    "status": ("llm360.cli.status", "show where a run stands"),
+    "ls": ("llm360.cli.ls", "list a release's checkpoints, attempts and data"),
+    "report": ("llm360.cli.report", "write a run's report as one HTML page"),
+    "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
+    "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),
+    "tokenizer": ("llm360_trainer.cli.tokenizer", "train a tokenizer"),
+    "spec": ("llm360.cli.spec", "resolve, validate and describe specifications"),
+    "presets": ("llm360.cli.presets", "list and show the presets"),
+    "gc": ("llm360.cli.gc", "remove litter that no ledger entry names"),
+    "prune": ("llm360.cli.prune", "remove a checkpoint's state, recorded in the ledger first"),
+    "completion": ("llm360.cli.completion", "print a shell's completion script"),
+}
+
+EXAMPLES = """\
+examples:
+  llm360 run amber-tiny --store runs/amber-tiny    train the small Amber on this machine
+  llm360 status runs/amber-tiny                    where it stands
+  llm360 verify runs/amber-tiny                    check every link of its history
+  llm360 run --help                                what a command takes
+"""
+
+EXIT_CODES = """\
+exit codes:
+  0 done · 1 failed · 2 bad input · 3 a newer attempt owns the run · 4 attempts exhausted · 130 interrupted
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that offers the nearest name for a mistyped one and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one sentence to standard error and exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message}\nTry '{self.prog} --help'.\n")
+
+
+def build_parser(command: str | None) -> Parser:
+    """The whole parser; only `command`'s module is imported, the others show their line of help."""
+    parser = Parser(
+        prog="llm360",
+        description="Pretrain language models so openly that anyone can check how each checkpoint was made.",
+        epilog=EXAMPLES + "\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"llm360 {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == command:
+            importlib.import_module(module).configure(sub)
+    return parser
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """` (did you mean 'X'?)` for the closest of the names, or nothing."""
+    matches = difflib.get_close_matches(word, names, n=1)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse and run one command line; errors that a user can meet are printed, not raised."""
+    command = next((word for word in argv if not word.startswith("-")), None)
+    try:
+        if command is not None and command not in COMMANDS:
+            raise InputError(
+                f"there is no command '{command}'{nearest(command, list(COMMANDS))};"
+                f" commands are {', '.join(COMMANDS)}"
+            )
+        args = build_parser(command).parse_args(argv)
+        return int(args.run(args))
+    except LLM360Error as error:
+        print(f"llm360: error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in EXTRA_OF:
+            raise
+        extra = EXTRA_OF[error.name.split(".")[0]]
+        print(
+            f"llm360: error: '{command}' needs the package '{error.name}', which is not installed;"
+            f" install it with: pip install 'llm360[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("llm360: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`llm360 … | head`): not an error, and nothing is left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# Third-party packages that only an extra brings, by the extra that brings them.
+EXTRA_OF = {"torch": "trainer", "ray": "trainer", "safetensors": "trainer", "psutil": "trainer", "zstandard": "trainer"}
+
+
+def main() -> int:
+    """The console script."""
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

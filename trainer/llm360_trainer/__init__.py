@@ -1,0 +1,1 @@
+"""The trainer: data preparation, streaming, model, parallelism, optimizer, loop and checkpoints."""
