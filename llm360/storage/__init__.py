@@ -1,0 +1,7 @@
+"""Objects in a bucket, a folder or behind a web server, behind one small interface (see `base`)."""
+
+from llm360.storage.base import ObjectInfo, Storage, StorageOptions
+from llm360.storage.errors import StoreUnusableError
+from llm360.storage.open import normalize_uri, open_storage
+
+__all__ = ["ObjectInfo", "Storage", "StorageOptions", "StoreUnusableError", "normalize_uri", "open_storage"]
