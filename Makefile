@@ -1,0 +1,43 @@
+# Each target is one command; what it needs it installs itself. See CONTRIBUTING.md.
+VENV := .venv
+STORE ?= runs/amber-tiny
+PYTHON ?= python3
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: help demo test bench lint clean
+.DEFAULT_GOAL := help
+
+help:  ## show the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+$(VENV)/.demo: pyproject.toml uv.lock scripts/setup.sh
+	@sh scripts/setup.sh --extra trainer
+	@touch $@
+
+$(VENV)/.test: pyproject.toml uv.lock scripts/setup.sh
+	@sh scripts/setup.sh --extra trainer --extra dev
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@sh scripts/setup.sh --extra trainer --extra dev --group bench
+	@touch $@
+
+demo: | $(VENV)/.demo  ## train the small Amber on this machine and write its report
+	@$(VENV)/bin/llm360 run amber-tiny --store $(STORE)
+	@$(VENV)/bin/llm360 report $(STORE)
+
+lint: $(VENV)/.test  ## style, types and layers
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: lint  ## everything; FAST=1 leaves out what needs servers and more than a few seconds
+	$(VENV)/bin/pytest $(if $(FAST),tests/unit -m "not slow",tests)
+
+bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer in the same run
+	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
+
+clean:  ## remove the virtual environment and caches (never a run's release)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
