@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from llm360.canonical import DIGEST_PREFIX, sha256_digest
+from llm360.canonical import sha256_digest
 from llm360.errors import IntegrityError
+from llm360.release.layout import metrics_key
 
 if TYPE_CHECKING:
     from llm360.storage import Storage
@@ -138,8 +139,8 @@ def _cell(record: StepRecord, name: str) -> Any:
 
 
 def segment_key(attempt: int, first: int, last: int, digest: str) -> str:
-    """`metrics/a003/000000763-000001524-0123456789ab.parquet`; sorts by step inside an attempt."""
-    return f"metrics/a{attempt:03d}/{first:09d}-{last:09d}-{digest.removeprefix(DIGEST_PREFIX)[:12]}.parquet"
+    """The key of the segment of an attempt whose least and greatest steps and whose digest these are."""
+    return metrics_key(attempt, first, last, digest)
 
 
 def read_segment(storage: Storage, segment: Segment) -> pa.Table:

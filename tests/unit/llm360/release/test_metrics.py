@@ -145,7 +145,7 @@ def test_segment_of_no_or_several_attempts_is_refused(records):
 def test_key_names_attempt_steps_and_bytes():
     key = segment_key(3, 763, 1524, "sha256:" + "0123456789abcdef" * 4)
 
-    assert key == "metrics/a003/000000763-000001524-0123456789ab.parquet"
+    assert key == "metrics/a003/763-1524-0123456789ab.parquet"
 
 
 def test_changed_segment_is_refused_before_it_is_parsed(store):
