@@ -1,7 +1,7 @@
 """Every step's record, kept as Parquet segments that `metrics` entries of the ledger name.
 
-A segment holds the records of one attempt in the order in which its steps finished. Restarts and rewinds write
-a step more than once; all records stay readable, and `run_table` says which of them are the run's:
+A segment holds one record for each step of a range, made by one attempt. Restarts and rewinds make a step more
+than once; all records stay readable, and `run_table` gives those that are the run's:
 
     attempt 1      1 2 3 4 5 6 7 8            killed after step 8; the last checkpoint is that of step 4
     attempt 2              5 6 7 8 9 10 …     resumes from it
@@ -12,24 +12,23 @@ Nothing is parsed before its digest is checked.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from llm360.canonical import sha256_digest
 from llm360.errors import IntegrityError
+from llm360.release.entries import Metrics
+from llm360.release.history import History
 from llm360.release.layout import metrics_key
-
-if TYPE_CHECKING:
-    from llm360.storage import Storage
+from llm360.storage import Storage
 
 FORMAT = "llm360-metrics/1"
 
@@ -101,21 +100,6 @@ class StepRecord:
     skipped: bool = False
 
 
-class Segment(Protocol):
-    """What a `metrics` entry says of the segment that it names; steps are the least and the greatest in it."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def digest(self) -> str: ...  # noqa: D102
-    @property
-    def attempt(self) -> int: ...  # noqa: D102
-    @property
-    def first_step(self) -> int: ...  # noqa: D102
-    @property
-    def last_step(self) -> int: ...  # noqa: D102
-
-
 def write_segment(records: Sequence[StepRecord]) -> bytes:
     """The Parquet bytes of the records, in their order; the same records give the same bytes.
 
@@ -143,105 +127,70 @@ def segment_key(attempt: int, first: int, last: int, digest: str) -> str:
     return metrics_key(attempt, first, last, digest)
 
 
-def read_segment(storage: Storage, segment: Segment) -> pa.Table:
+def read_segment(storage: Storage, entry: Metrics) -> pa.Table:
     """One segment's records, checked against the digest and against what its entry says of it.
 
     Raises:
         ObjectNotFoundError: the segment is missing.
         IntegrityError: its bytes or its contents are not those that the ledger names.
     """
-    data = storage.get(segment.key)
-    if (digest := sha256_digest(data)) != segment.digest:
+    data = storage.get(entry.key)
+    if (digest := sha256_digest(data)) != entry.digests.segment:
         raise IntegrityError(
-            f"metrics segment '{segment.key}' has the digest {digest}, but the ledger names {segment.digest};"
+            f"metrics segment '{entry.key}' has the digest {digest}, but the ledger names {entry.digests.segment};"
             " it was changed after it was committed"
         )
     try:
         # `columns` leaves out what a later version may add.
         table = pq.read_table(pa.BufferReader(data), columns=SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, ValueError, KeyError) as error:
-        raise IntegrityError(f"metrics segment '{segment.key}' is not a table of step records: {error}") from error
-    found = _extent(table)
-    if found != (segment.attempt, segment.attempt, segment.first_step, segment.last_step):
+        raise IntegrityError(f"metrics segment '{entry.key}' is not a table of step records: {error}") from error
+    if set(table["attempt"].to_pylist()) != {entry.attempt}:
+        raise IntegrityError(f"metrics segment '{entry.key}' holds records of other attempts than {entry.attempt}")
+    if not np.array_equal(table["step"].to_numpy(), np.arange(entry.first_step, entry.step + 1)):
         raise IntegrityError(
-            f"metrics segment '{segment.key}' holds steps {found[2]}–{found[3]} of attempt {found[0]}, but the ledger"
-            f" says steps {segment.first_step}–{segment.last_step} of attempt {segment.attempt}"
+            f"metrics segment '{entry.key}' does not hold exactly one record, in order, for each of the steps"
+            f" {entry.first_step}–{entry.step} that its ledger entry names"
         )
     return table
 
 
-def _extent(table: pa.Table) -> tuple[int | None, int | None, int | None, int | None]:
-    attempt: Any = pc.min_max(table["attempt"]).as_py()
-    step: Any = pc.min_max(table["step"]).as_py()
-    return attempt["min"], attempt["max"], step["min"], step["max"]
-
-
-def read_segments(storage: Storage, segments: Iterable[Segment]) -> pa.Table:
+def read_segments(storage: Storage, entries: Iterable[Metrics]) -> pa.Table:
     """The records of the segments, one after the other in the order given; no segments give no rows.
 
     Raises:
         ObjectNotFoundError: a segment is missing.
         IntegrityError: a segment's bytes or contents are not those that the ledger names.
     """
-    with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        tables = list(pool.map(lambda segment: read_segment(storage, segment), segments))
-    return pa.concat_tables([SCHEMA.empty_table(), *tables])
+    return pa.concat_tables([SCHEMA.empty_table(), *_read_all(storage, entries)])
 
 
-class MetricsHistory(Protocol):
-    """The part of a run's history that says which records are the run's."""
-
-    @property
-    def metrics(self) -> Sequence[Segment]:
-        """The committed segments in the order of the ledger."""
-        ...
-
-    @property
-    def resumed_steps(self) -> Mapping[int, int]:
-        """For each attempt the step of the state that it last took up: of its start, or of its last rewind."""
-        ...
-
-
-def run_table(storage: Storage, history: MetricsHistory, *, all_attempts: bool = False) -> pa.Table:
+def run_table(storage: Storage, history: History, *, all_attempts: bool = False) -> pa.Table:
     """The run's records in the order of steps, each step once; or all records in the order they were made.
+
+    The run's are those of the branch: a later attempt, a rewind or a fallback takes back every step beyond the
+    one it resumed from, also before it has made that step anew.
 
     Args:
         storage: The release.
         history: What its ledger says.
-        all_attempts: Also the records that a later attempt or a rewind replaced, in the order of the ledger.
+        all_attempts: Also the records that were taken back, in the order of the ledger.
 
     Raises:
         ObjectNotFoundError: a segment is missing.
         IntegrityError: a segment's bytes or contents are not those that the ledger names.
     """
-    segments = sorted(history.metrics, key=lambda segment: segment.attempt)
-    table = read_segments(storage, segments)
     if all_attempts:
-        return table
-    attempts, steps = table["attempt"].to_numpy().astype(np.int64), table["step"].to_numpy()
-    return table.filter(pa.array(current_rows(attempts, steps, history.resumed_steps)))
+        return read_segments(storage, [e.body for e in history.entries if isinstance(e.body, Metrics)])
+    segments = history.branch_segments(0, sys.maxsize)
+    tables = _read_all(storage, [segment.body for segment in segments])
+    kept = [
+        table.slice(segment.first_step - segment.body.first_step, segment.last_step - segment.first_step + 1)
+        for segment, table in zip(segments, tables, strict=True)
+    ]
+    return pa.concat_tables([SCHEMA.empty_table(), *kept]).sort_by("step")
 
 
-def current_rows(
-    attempts: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], resumed_steps: Mapping[int, int]
-) -> npt.NDArray[np.bool_]:
-    """Which of the rows are the run's: those that nothing later took back.
-
-    A row takes back all earlier rows of its step and of later steps; the start of an attempt takes back all rows
-    beyond the step that it resumed from, even before its own first row is committed.
-
-    Args:
-        attempts: int[rows], ascending; within an attempt the rows are in the order in which they were made.
-        steps: int[rows].
-        resumed_steps: For each attempt the step that it (last) resumed from.
-
-    Returns:
-        bool[rows]; the rows that are true have strictly ascending steps.
-    """
-    never = np.iinfo(np.int64).max
-    # limit[i]: the least step that anything after row i made or took back.
-    following = np.append(steps[1:], never) if len(steps) else steps
-    limit = np.minimum.accumulate(following[::-1])[::-1]
-    for attempt, step in resumed_steps.items():
-        limit = np.where(attempts < attempt, np.minimum(limit, step + 1), limit)
-    return steps < limit
+def _read_all(storage: Storage, entries: Iterable[Metrics]) -> list[pa.Table]:
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return list(pool.map(lambda entry: read_segment(storage, entry), entries))

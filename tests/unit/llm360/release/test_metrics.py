@@ -5,19 +5,18 @@ import math
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llm360.canonical import sha256_digest
 from llm360.errors import IntegrityError, ObjectNotFoundError
+from llm360.release.entries import Attempt, EntryDraft, Genesis, Metrics, Rewind
+from llm360.release.entry import Entry
+from llm360.release.history import History
 from llm360.release.metrics import (
     SCHEMA,
     StepRecord,
-    current_rows,
     read_segment,
     read_segments,
     run_table,
@@ -25,16 +24,8 @@ from llm360.release.metrics import (
     write_segment,
 )
 
+ENVIRONMENT = "sha256:" + "e" * 64
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class NamedSegment:
-    key: str
-    digest: str
-    attempt: int
-    first_step: int
-    last_step: int
 
 
 @dataclass
@@ -48,19 +39,34 @@ class Store:
             raise ObjectNotFoundError(f"'{key}' does not exist")
         return self.objects[key]
 
-    def commit(self, records: list[StepRecord]) -> NamedSegment:
+    def commit(self, records: list[StepRecord]) -> Metrics:
+        attempt, first, last = records[0].attempt, records[0].step, records[-1].step
         data = write_segment(records)
-        steps = [record.step for record in records]
-        digest = sha256_digest(data)
-        key = segment_key(records[0].attempt, min(steps), max(steps), digest)
+        key = segment_key(attempt, first, last, sha256_digest(data))
+        return self.put(key, data, attempt, first, last)
+
+    def put(self, key: str, data: bytes, attempt: int = 1, first: int = 1, last: int = 1) -> Metrics:
         self.objects[key] = data
-        return NamedSegment(key, digest, records[0].attempt, min(steps), max(steps))
+        digests = {"segment": sha256_digest(data), "environment": ENVIRONMENT}
+        return Metrics(
+            attempt=attempt, step=last, tokens=0, first_step=first, key=key, bytes=len(data), digests=digests
+        )
 
 
-@dataclass
-class RunHistory:
-    metrics: list[NamedSegment]
-    resumed_steps: dict[int, int]
+def chain(*bodies: EntryDraft) -> History:
+    genesis = Genesis(digests={"config": "sha256:" + "0" * 64})
+    return History.from_entries(
+        Entry(seq, None, f"{seq:032x}", "2026-01-02T03:04:05.000000Z", body)
+        for seq, body in enumerate([genesis, *bodies])
+    )
+
+
+def claim(attempt: int, step: int = 0) -> Attempt:
+    return Attempt(attempt=attempt, step=step, tokens=0, world_size=1, device="cpu", operations={})
+
+
+def rewind(attempt: int, step: int, from_step: int) -> Rewind:
+    return Rewind(attempt=attempt, step=step, tokens=0, from_step=from_step, reason="the loss is NaN")
 
 
 @pytest.fixture
@@ -157,106 +163,100 @@ def test_changed_segment_is_refused_before_it_is_parsed(store):
 
 
 def test_segment_that_is_no_table_is_refused(store):
-    data = b"not parquet"
-    store.objects["x.parquet"] = data
+    segment = store.put("metrics/a001/x.parquet", b"not parquet")
 
     with pytest.raises(IntegrityError, match="not a table of step records"):
-        read_segment(store, NamedSegment("x.parquet", sha256_digest(data), 1, 1, 1))
+        read_segment(store, segment)
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
 def test_segment_with_a_column_missing_is_refused(store):
-    sink = io.BytesIO()
-    pq.write_table(pq.read_table(io.BytesIO(write_segment([record(1)]))).drop_columns(["loss"]), sink)
-    store.objects["x.parquet"] = sink.getvalue()
+    table = pq.read_table(io.BytesIO(write_segment([record(1)])))
+    segment = store.put("metrics/a001/x.parquet", parquet(table.drop_columns(["loss"])))
 
     with pytest.raises(IntegrityError, match="not a table of step records"):
-        read_segment(store, NamedSegment("x.parquet", sha256_digest(sink.getvalue()), 1, 1, 1))
+        read_segment(store, segment)
 
 
 def test_segment_with_a_column_of_a_later_version_is_read(store):
-    sink = io.BytesIO()
     table = pq.read_table(io.BytesIO(write_segment([record(1)])))
-    pq.write_table(table.append_column("power_watts", pa.array([700.0])), sink)
-    store.objects["x.parquet"] = sink.getvalue()
+    segment = store.put("metrics/a001/x.parquet", parquet(table.append_column("watts", pa.array([700.0]))))
 
-    assert read_segment(store, NamedSegment("x.parquet", sha256_digest(sink.getvalue()), 1, 1, 1)).schema == SCHEMA
+    assert read_segment(store, segment).schema == SCHEMA
 
 
-@pytest.mark.parametrize("lie", [{"attempt": 2}, {"first_step": 2}, {"last_step": 9}])
-def test_segment_that_holds_other_steps_than_its_entry_says_is_refused(store, lie):
-    segment = replace(store.commit([record(1), record(2)]), **lie)
+def test_segment_of_another_attempt_than_its_entry_says_is_refused(store):
+    segment = store.put("metrics/a002/x.parquet", write_segment([record(1, attempt=1)]), attempt=2)
 
-    with pytest.raises(IntegrityError, match="holds steps 1–2 of attempt 1, but the ledger says"):
+    with pytest.raises(IntegrityError, match="records of other attempts than 2"):
+        read_segment(store, segment)
+
+
+@pytest.mark.parametrize("steps", [(1, 2), (2, 3, 4), (1, 3), (1, 2, 2, 3), (3, 2, 1)])
+def test_segment_that_holds_other_steps_than_its_entry_says_is_refused(store, steps):
+    data = write_segment([record(step) for step in steps])
+    segment = store.put("metrics/a001/x.parquet", data, first=1, last=3)
+
+    with pytest.raises(IntegrityError, match="for each of the steps 1–3"):
         read_segment(store, segment)
 
 
 def test_missing_segment_is_named(store):
-    with pytest.raises(ObjectNotFoundError, match=r"metrics/a001/gone\.parquet"):
-        read_segment(store, NamedSegment("metrics/a001/gone.parquet", "sha256:0", 1, 1, 1))
+    segment = store.commit([record(1)])
+    del store.objects[segment.key]
+
+    with pytest.raises(ObjectNotFoundError, match=r"metrics/a001/1-1-"):
+        read_segment(store, segment)
 
 
 def test_no_segments_give_a_table_without_rows(store):
     assert read_segments(store, []).schema == SCHEMA
-    assert run_table(store, RunHistory([], {1: 0})).num_rows == 0
+    assert run_table(store, chain(claim(1))).num_rows == 0
 
 
 def test_newest_attempt_owns_a_step_and_older_records_stay_readable(store):
-    history = RunHistory(
-        [
-            store.commit([record(s, 1) for s in (1, 2)]),
-            store.commit([record(s, 1) for s in (3, 4, 5)]),
-            store.commit([record(s, 2) for s in (3, 4)]),
-        ],
-        {1: 0, 2: 2},
+    history = chain(
+        claim(1),
+        store.commit([record(s, 1) for s in (1, 2)]),
+        store.commit([record(s, 1) for s in (3, 4, 5)]),
+        claim(2, step=3),
+        store.commit([record(s, 2) for s in (4, 5, 6)]),
     )
 
-    assert steps_of(run_table(store, history)) == [(1, 1), (1, 2), (2, 3), (2, 4)]
-    assert steps_of(run_table(store, history, all_attempts=True)) == [
-        (1, 1),
-        (1, 2),
-        (1, 3),
-        (1, 4),
-        (1, 5),
-        (2, 3),
-        (2, 4),
-    ]
+    assert steps_of(run_table(store, history)) == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    everything = steps_of(run_table(store, history, all_attempts=True))
+    assert everything == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 4), (2, 5), (2, 6)]
 
 
 def test_attempt_without_records_yet_takes_back_what_it_did_not_resume_from(store):
-    history = RunHistory([store.commit([record(s) for s in (1, 2, 3, 4)])], {1: 0, 2: 3})
+    history = chain(claim(1), store.commit([record(s) for s in (1, 2, 3, 4)]), claim(2, step=3))
 
     assert steps_of(run_table(store, history)) == [(1, 1), (1, 2), (1, 3)]
 
 
-def test_segment_of_a_stopped_attempt_that_arrives_late_changes_nothing(store):
-    late = store.commit([record(s, 1) for s in (3, 4, 5)])
-    history = RunHistory(
-        [store.commit([record(s, 1) for s in (1, 2)]), store.commit([record(3, 2)]), late], {1: 0, 2: 2}
-    )
-
-    assert steps_of(run_table(store, history)) == [(1, 1), (1, 2), (2, 3)]
-
-
 def test_rewind_within_an_attempt_keeps_the_later_record(store):
-    history = RunHistory([store.commit([record(1), record(2), record(3, loss=math.nan), record(2, loss=0.25)])], {1: 0})
+    history = chain(
+        claim(1),
+        store.commit([record(1), record(2), record(3, loss=math.nan)]),
+        rewind(1, step=1, from_step=3),
+        store.commit([record(2, loss=0.25)]),
+    )
 
     assert run_table(store, history)["loss"].to_pylist() == [1.0, 0.25]
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 10)), min_size=1, max_size=6))
-def test_current_rows_are_those_of_a_replay(attempts):
-    """Each attempt resumes from some step that the run had then and makes a number of steps."""
-    made: list[tuple[int, int]] = []
+def test_run_of_many_attempts_is_what_a_replay_gives(store):
+    """Each attempt resumes from some step that the run had then, and makes some more."""
+    entries: list[EntryDraft] = []
     run: list[tuple[int, int]] = []
-    resumed = {}
-    for number, (start, length) in enumerate(attempts, start=1):
-        resumed[number] = step = min(start, len(run))
-        run = run[:step]
-        rows = [(number, step + i + 1) for i in range(length)]
-        made += rows
-        run += rows
+    for attempt, (start, length) in enumerate([(0, 5), (3, 1), (4, 7), (2, 2), (4, 1), (0, 3), (3, 4)], start=1):
+        entries.append(claim(attempt, start))
+        entries.append(store.commit([record(start + i, attempt) for i in range(1, length + 1)]))
+        run = run[:start] + [(attempt, start + i) for i in range(1, length + 1)]
 
-    rows = np.array(made, dtype=np.int64)
-    kept = current_rows(rows[:, 0], rows[:, 1], resumed)
-
-    assert [tuple(row) for row in rows[kept].tolist()] == run
+    assert steps_of(run_table(store, chain(*entries))) == run
