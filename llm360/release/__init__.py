@@ -1,0 +1,1 @@
+"""The release: where it lies, the ledger that binds it, its manifests, and their verification."""

@@ -1,0 +1,272 @@
+"""What a chain of entries says about a run: where it stands, what is valid, what was given up.
+
+Pure: entries in, facts out. Resuming, verifying, reporting and status all derive from here.
+
+The *branch* is the line of checkpoints that the run stands on. `fallback` and `rewind` go back to one of its
+checkpoints and give up those after it; a new checkpoint at or before the step of others replaces them. What
+was given up stays readable (`all_checkpoints`), it is just no longer the run's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from llm360.release.entries import (
+    Analysis,
+    Attempt,
+    Checkpoint,
+    Complete,
+    Eval,
+    Fallback,
+    Genesis,
+    Metrics,
+    Prune,
+    Rewind,
+    Skip,
+    Stage,
+)
+from llm360.release.entry import Entry
+
+
+@dataclass(frozen=True)
+class CheckpointEntry:
+    """A checkpoint together with the name and place of its entry."""
+
+    name: str
+    seq: int
+    time: str
+    body: Checkpoint
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps."""
+        return self.body.step
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The part of a metrics segment that counts: records of the steps `first_step` to `last_step`, both inside."""
+
+    name: str
+    seq: int
+    body: Metrics
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where training goes on: a checkpoint, or step 0 of an untrained model."""
+
+    checkpoint: CheckpointEntry | None
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps."""
+        return self.checkpoint.body.step if self.checkpoint else 0
+
+    @property
+    def tokens(self) -> int:
+        """Predictions up to that step."""
+        return self.checkpoint.body.tokens if self.checkpoint else 0
+
+    @property
+    def name(self) -> str | None:
+        """The name of the checkpoint's entry."""
+        return self.checkpoint.name if self.checkpoint else None
+
+
+class History:
+    """The facts that follow from a chain, taken in one entry at a time.
+
+    Attributes:
+        entries: All entries, in order.
+        config_digest: Of the run's configuration; empty before genesis.
+        attempts: The claims, in order.
+        stages: The stages pinned so far, in order.
+        branch: The valid checkpoints, by step.
+        all_checkpoints: Every checkpoint ever committed, by the name of its entry.
+        skips, rewinds, fallbacks, evals, analyses: Those entries' bodies, in order.
+        pruned: Parts (`model`, `state`) given up, by the name of the checkpoint's entry.
+        complete: The complete entry's body, once there is one.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.config_digest = ""
+        self.attempts: list[Attempt] = []
+        self.stages: list[Stage] = []
+        self.branch: list[CheckpointEntry] = []
+        self.all_checkpoints: dict[str, CheckpointEntry] = {}
+        self.skips: list[Skip] = []
+        self.rewinds: list[Rewind] = []
+        self.fallbacks: list[Fallback] = []
+        self.evals: list[Eval] = []
+        self.analyses: list[Analysis] = []
+        self.pruned: dict[str, frozenset[str]] = {}
+        self.complete: Complete | None = None
+        self.attempts_since_checkpoint = 0
+        self._segments: list[Segment] = []
+        self._records: list[Segment] = []
+        self._by_uid: dict[str, Entry] = {}
+
+    @classmethod
+    def from_entries(cls, entries: Iterable[Entry]) -> Self:
+        """The history of a chain, which the reader has checked (ledger.py)."""
+        history = cls()
+        for entry in entries:
+            history.apply(entry)
+        return history
+
+    def copy(self) -> Self:
+        """A snapshot that later entries do not change."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list | dict):
+                setattr(other, name, value.copy())
+        return other
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next entry."""
+        self.entries.append(entry)
+        self._by_uid[entry.uid] = entry
+        self._move(entry)
+        match entry.body:
+            case Genesis() as body:
+                self.config_digest = body.digests.config
+            case Attempt() as body:
+                self.attempts.append(body)
+            case Stage() as body:
+                self.stages.append(body)
+            case Skip() as body:
+                self.skips.append(body)
+            case Eval() as body:
+                self.evals.append(body)
+            case Analysis() as body:
+                self.analyses.append(body)
+            case Prune() as body:
+                self.pruned[body.checkpoint] = self.pruned_parts(body.checkpoint) | set(body.parts)
+            case Complete() as body:
+                self.complete = body
+
+    def _move(self, entry: Entry) -> None:
+        """Follow the branch: entries that go forward on it or back."""
+        match entry.body:
+            case Attempt() as body:
+                self.attempts_since_checkpoint += 1
+                self._drop_segments_after(body.step)
+            case Metrics() as body:
+                self._add_segment(entry, body)
+            case Checkpoint() as body:
+                self._add_checkpoint(entry, body)
+            case Fallback() as body:
+                self.fallbacks.append(body)
+                self._go_back(body.checkpoint, body.step)
+            case Rewind() as body:
+                self.rewinds.append(body)
+                self._go_back(body.checkpoint, body.step)
+
+    # -- where the run stands ------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Entry | None:
+        """The last entry."""
+        return self.entries[-1] if self.entries else None
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt's number; 0 before the first."""
+        return max((claim.attempt for claim in self.attempts), default=0)
+
+    @property
+    def latest_checkpoint(self) -> CheckpointEntry | None:
+        """The last checkpoint of the branch."""
+        return self.branch[-1] if self.branch else None
+
+    def resume_point(self) -> ResumePoint:
+        """The newest checkpoint of the branch whose optimizer state is kept, or step 0."""
+        return ResumePoint(next(reversed(self.resume_candidates()), None))
+
+    def resume_candidates(self) -> list[CheckpointEntry]:
+        """Checkpoints of the branch that training can go on from, oldest first."""
+        return [checkpoint for checkpoint in self.branch if "state" not in self.pruned_parts(checkpoint.name)]
+
+    def stage_at(self, step: int) -> Stage | None:
+        """The stage whose steps the step following `step` finished ones belongs to."""
+        return next((stage for stage in self.stages if stage.step <= step < stage.last_step), None)
+
+    def skipped_steps(self, stage: int) -> frozenset[int]:
+        """Steps of a stage (counted inside it, from 0) whose rows are passed over without an update."""
+        return frozenset(step for skip in self.skips if skip.stage == stage for step in skip.steps)
+
+    # -- what there is -------------------------------------------------------------------------------------
+
+    def pruned_parts(self, checkpoint: str) -> frozenset[str]:
+        """Which of `model` and `state` of a checkpoint were given up."""
+        return self.pruned.get(checkpoint, frozenset())
+
+    def is_on_branch(self, checkpoint: str) -> bool:
+        """Whether the checkpoint with this entry name is still valid."""
+        return any(known.name == checkpoint for known in self.branch)
+
+    def entry_of(self, uid: str) -> Entry | None:
+        """The entry that an append with this uid made, if it took effect."""
+        return self._by_uid.get(uid)
+
+    def metrics_segments(self) -> list[Segment]:
+        """The run's record of every step: of several the newest attempt's, by step, without overlap."""
+        return list(self._records)
+
+    def branch_segments(self, first_step: int, last_step: int) -> list[Segment]:
+        """Segments of the branch, as it was trained, that hold steps `first_step` to `last_step`, both inside."""
+        return [s for s in self._segments if s.first_step <= last_step and s.last_step >= first_step]
+
+    def covers(self, first_step: int, last_step: int) -> bool:
+        """Whether the branch has a metrics record of every step from `first_step` to `last_step`, both inside."""
+        expected = first_step
+        for segment in self.branch_segments(first_step, last_step):
+            if segment.first_step > expected:
+                return False
+            expected = segment.last_step + 1
+        return expected > last_step
+
+    # -- taking in -----------------------------------------------------------------------------------------
+
+    def _add_checkpoint(self, entry: Entry, body: Checkpoint) -> None:
+        checkpoint = CheckpointEntry(entry.name, entry.seq, entry.time, body)
+        self.all_checkpoints[entry.name] = checkpoint
+        self.branch = [known for known in self.branch if known.step < body.step]
+        self.branch.append(checkpoint)
+        self.attempts_since_checkpoint = 0
+
+    def _go_back(self, checkpoint: str | None, step: int) -> None:
+        self.branch = [known for known in self.branch if known.step < step or known.name == checkpoint]
+        self._drop_segments_after(step)
+
+    def _drop_segments_after(self, step: int) -> None:
+        self._segments = [cut for known in self._segments for cut in _without(known, step + 1, None)]
+
+    def _add_segment(self, entry: Entry, body: Metrics) -> None:
+        segment = Segment(entry.name, entry.seq, body, body.first_step, body.step)
+        self._drop_segments_after(body.first_step - 1)
+        self._segments.append(segment)
+        kept = [cut for known in self._records for cut in _without(known, body.first_step, body.step)]
+        self._records = sorted([*kept, segment], key=lambda record: record.first_step)
+
+
+def _without(segment: Segment, first_step: int, last_step: int | None) -> list[Segment]:
+    """What is left of a segment without the steps from `first_step` to `last_step` (None: to the end)."""
+    parts = []
+    if segment.first_step < first_step:
+        before = min(segment.last_step, first_step - 1)
+        parts.append(_part(segment, segment.first_step, before))
+    if last_step is not None and segment.last_step > last_step:
+        parts.append(_part(segment, max(segment.first_step, last_step + 1), segment.last_step))
+    return parts
+
+
+def _part(segment: Segment, first_step: int, last_step: int) -> Segment:
+    return Segment(segment.name, segment.seq, segment.body, first_step, last_step)

@@ -1,0 +1,176 @@
+"""The ledger: a hash chain of small entries in a store, appended to by many writers, readable without LIST.
+
+Appending takes no lock. A writer reads up to the head, sets `prev`, and creates the next number on condition
+that it is free. Of several writers one wins; the others read what won, look again at what they were about to
+say, and take the next number. A writer whose answer was lost finds its own entry there and is done.
+
+    head() / history()  ──reads──▶  ledger/00000000.json … ledger/<head>.json     (cached, only new ones are read)
+    append(build)       ──build(history)──▶ draft ──create ledger/<head+1>──▶ won │ taken: read it, start over
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from llm360.errors import InputError, IntegrityError, ObjectExistsError, ObjectNotFoundError
+from llm360.release.entries import EntryDraft, Genesis
+from llm360.release.entry import Entry, new_uid, utc_now
+from llm360.release.history import History
+from llm360.release.layout import ledger_key
+from llm360.storage.base import Storage
+
+_PARALLEL_READS = 16
+"""Entries are a kilobyte or two: reading them is waiting, and sixteen wait as fast as one."""
+
+
+class Ledger:
+    """A release's chain. Safe to use from several threads.
+
+    Args:
+        storage: Rooted at the release.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._lock = threading.RLock()
+        self._history = History()
+
+    def head(self) -> Entry | None:
+        """The last entry, read now; None where there is no release.
+
+        Raises:
+            IntegrityError: names the first broken link.
+        """
+        with self._lock:
+            self._refresh()
+            return self._history.head
+
+    def entries(self) -> list[Entry]:
+        """All entries, read now, checked, in order.
+
+        Raises:
+            IntegrityError: names the first broken link.
+        """
+        return self.history().entries
+
+    def history(self) -> History:
+        """What the chain says, read now: a snapshot.
+
+        Raises:
+            IntegrityError: names the first broken link.
+        """
+        with self._lock:
+            self._refresh()
+            return self._history.copy()
+
+    def append(
+        self,
+        build: Callable[[History], EntryDraft],
+        guard: Callable[[History], None] | None = None,
+        *,
+        uid: str | None = None,
+    ) -> Entry:
+        """Append one entry after the present head, whoever else appends at the same time.
+
+        Args:
+            build: Makes the entry from the history before it; called again whenever another writer was first.
+                It must not change the history.
+            guard: Looks at the same history first and raises to give up.
+            uid: 32 hex digits that stand for this one append. Where the outcome of an earlier call is unknown
+                (`StorageUnavailableError`), calling again with the same uid appends at most once.
+
+        Returns:
+            The entry as stored.
+
+        Raises:
+            StorageUnavailableError: the store gave no answer; the entry may be there or not.
+            IntegrityError: the chain is broken.
+            InputError: there is no release to append to.
+        """
+        uid = uid or new_uid()
+        with self._lock:
+            while True:
+                self._refresh()
+                done = self._history.entry_of(uid)
+                if done is not None:
+                    return done
+                if guard is not None:
+                    guard(self._history)
+                entry = self._next(build(self._history), uid)
+                try:
+                    self.storage.create(entry.key, entry.data)
+                except ObjectExistsError:
+                    # Our own bytes after a lost answer, or another writer's: the next round reads them and knows.
+                    self._accept(self._read(entry.seq))
+                    continue
+                self._accept(entry)
+                return entry
+
+    def _next(self, draft: EntryDraft, uid: str) -> Entry:
+        head = self._history.head
+        if (head is None) != isinstance(draft, Genesis):
+            raise InputError(
+                f"{self.storage.uri} holds no release yet: start a run there first"
+                if head is None
+                else f"{self.storage.uri} holds a release already; a ledger has one genesis entry"
+            )
+        return Entry(len(self._history.entries), head.name if head else None, uid, utc_now(), draft)
+
+    def _refresh(self) -> None:
+        """Read and check the entries after those already known."""
+        known = len(self._history.entries)
+        stop = find_head(self.storage, known) + 1
+        for entry in self._read_range(known, stop):
+            self._accept(entry)
+
+    def _read_range(self, start: int, stop: int) -> Iterator[Entry]:
+        if stop - start <= 1:
+            yield from map(self._read, range(start, stop))
+            return
+        with ThreadPoolExecutor(min(_PARALLEL_READS, stop - start)) as pool:
+            yield from pool.map(self._read, range(start, stop))
+
+    def _read(self, seq: int) -> Entry:
+        try:
+            data = self.storage.get(ledger_key(seq))
+        except ObjectNotFoundError as error:
+            raise IntegrityError(f"{ledger_key(seq)} is missing although later entries were there") from error
+        return Entry.decode(data, seq)
+
+    def _accept(self, entry: Entry) -> None:
+        """Check an entry's link to the one before it and take it in."""
+        head = self._history.head
+        expected = head.name if head else None
+        if entry.prev != expected:
+            raise IntegrityError(f"{entry.key} follows {entry.prev}, but the entry before it is {expected}")
+        if (head is None) != isinstance(entry.body, Genesis):
+            raise IntegrityError(f"{entry.key} is of kind '{entry.kind}'; the first entry, and only it, is 'genesis'")
+        if self._history.entry_of(entry.uid) is not None:
+            raise IntegrityError(f"{entry.key} repeats the uid {entry.uid} of an earlier entry")
+        self._history.apply(entry)
+
+
+def find_head(storage: Storage, known: int = 0) -> int:
+    """The number of the last entry, by doubling and bisection over `exists`; no LIST is needed.
+
+    Args:
+        storage: Rooted at the release.
+        known: How many entries are known to be there.
+
+    Returns:
+        The last entry's number; `known - 1` where there is none after them.
+    """
+    below, width = known - 1, 1
+    while storage.exists(ledger_key(below + width)):
+        below += width
+        width *= 2
+    above = below + width
+    while above - below > 1:
+        middle = (below + above) // 2
+        if storage.exists(ledger_key(middle)):
+            below = middle
+        else:
+            above = middle
+    return below
