@@ -1,0 +1,26 @@
+"""One decoder for all presets, its initial values, loss, names on the Hugging Face hub and arithmetic cost.
+
+Torch alone is imported here, so that a model runs and can be measured on a bare machine.
+"""
+
+from llm360_trainer.model.config import DecoderConfig, InitialValues, Initializer
+from llm360_trainer.model.decoder import Decoder
+from llm360_trainer.model.flops import flops_per_token, model_flops_utilization, num_parameters, peak_flops
+from llm360_trainer.model.huggingface import from_hf_name, hf_config, layer_of, to_hf_name
+from llm360_trainer.model.initialize import initial_tensor
+
+__all__ = [
+    "Decoder",
+    "DecoderConfig",
+    "InitialValues",
+    "Initializer",
+    "flops_per_token",
+    "from_hf_name",
+    "hf_config",
+    "initial_tensor",
+    "layer_of",
+    "model_flops_utilization",
+    "num_parameters",
+    "peak_flops",
+    "to_hf_name",
+]
