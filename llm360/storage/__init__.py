@@ -3,5 +3,16 @@
 from llm360.storage.base import ObjectInfo, Storage, StorageOptions
 from llm360.storage.errors import StoreUnusableError
 from llm360.storage.open import normalize_uri, open_storage
+from llm360.storage.probe import probe_conditional_create
+from llm360.storage.retry import wait_until_available
 
-__all__ = ["ObjectInfo", "Storage", "StorageOptions", "StoreUnusableError", "normalize_uri", "open_storage"]
+__all__ = [
+    "ObjectInfo",
+    "Storage",
+    "StorageOptions",
+    "StoreUnusableError",
+    "normalize_uri",
+    "open_storage",
+    "probe_conditional_create",
+    "wait_until_available",
+]

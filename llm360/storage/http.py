@@ -1,0 +1,203 @@
+"""A web server as a store, to read a published release: `http(s)://host/path`. It cannot list and cannot write.
+
+Ranges are asked for, and servers that ignore the request and send the whole object are understood: one range
+costs the bytes before it, and whole objects are then read as one stream instead of parts side by side.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import NoReturn, TypeVar
+from urllib.parse import quote
+
+import urllib3
+from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+
+from llm360 import __version__
+from llm360.errors import LLM360Error, ObjectNotFoundError, StorageError, StorageUnavailableError
+from llm360.storage import transfer
+from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, check_key, join_key
+from llm360.storage.errors import StoreUnusableError
+from llm360.storage.process import PerProcess
+from llm360.storage.retry import backoff
+
+T = TypeVar("T")
+
+BUSY = (408, 429, 500, 502, 503, 504)
+CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<size>\d+)$")
+
+# Redirects are followed; attempts are counted here and not by urllib3, which cannot repeat a body that broke off.
+NO_RETRIES = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
+
+
+def make_pool(options: StorageOptions) -> urllib3.PoolManager:
+    """Connections with the timeouts of the options."""
+    return urllib3.PoolManager(
+        maxsize=2 * options.parallel,
+        timeout=urllib3.Timeout(connect=options.connect_timeout, read=options.read_timeout),
+        retries=NO_RETRIES,
+        # Compressed on the way, an object's size and ranges would be those of other bytes.
+        headers={"User-Agent": f"llm360/{__version__}", "Accept-Encoding": "identity"},
+    )
+
+
+class HttpStorage(Storage):
+    """Objects below a URL, read only."""
+
+    def __init__(
+        self, uri: str, options: StorageOptions | None = None, pool: PerProcess[urllib3.PoolManager] | None = None
+    ) -> None:
+        self.uri = uri
+        self.options = options or StorageOptions()
+        self._pool = pool or PerProcess(partial(make_pool, self.options))
+
+    def get(self, key: str) -> bytes:
+        """See `Storage.get`."""
+        return self._request(key, lambda response: response.read())
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Storage.get_range`."""
+        if length <= 0:
+            return b""
+
+        def read(response: urllib3.BaseHTTPResponse) -> bytes:
+            return response.read(length) if seek(response, start) else b""
+
+        return self._request(key, read, Range=f"bytes={start}-{start + length - 1}")
+
+    def iter_bytes(self, key: str, chunk_bytes: int = 8 * MIB) -> Iterator[bytes]:
+        """See `Storage.iter_bytes`."""
+        size = self._request(key, ranged_size, Range="bytes=0-0")
+        return self._stream(key, chunk_bytes) if size is None else transfer.read_ahead(self, key, size, chunk_bytes)
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See `Storage.stat`; `modified` is 0 where the server does not tell."""
+        headers = self._request(key, lambda response: response.headers, method="HEAD")
+        if "Content-Length" not in headers:
+            raise StorageError(f"{join_key(self.uri, key)} has no size: the server sends no Content-Length")
+        modified = headers.get("Last-Modified")
+        seconds = parsedate_to_datetime(modified).timestamp() if modified else 0.0
+        return ObjectInfo(key, int(headers["Content-Length"]), seconds)
+
+    def put(self, key: str, data: bytes) -> NoReturn:
+        """Refused: a web server is read-only here."""
+        self._refuse(f"{key} ({len(data)} bytes) cannot be written")
+
+    def create(self, key: str, data: bytes) -> NoReturn:
+        """Refused: a web server is read-only here."""
+        self._refuse(f"{key} ({len(data)} bytes) cannot be created")
+
+    def open_parts(self, key: str, size: int) -> NoReturn:
+        """Refused: a web server is read-only here."""
+        self._refuse(f"{key} ({size} bytes) cannot be uploaded")
+
+    def delete(self, key: str) -> NoReturn:
+        """Refused: a web server is read-only here."""
+        self._refuse(f"{key} cannot be deleted")
+
+    def list(self, prefix: str = "") -> NoReturn:
+        """Refused: a web server cannot list its objects."""
+        self._refuse(f"'{prefix}*' cannot be listed")
+
+    def at(self, prefix: str) -> HttpStorage:
+        """See `Storage.at`."""
+        return HttpStorage(join_key(self.uri, check_key(prefix)), self.options, self._pool) if prefix else self
+
+    def _stream(self, key: str, chunk_bytes: int) -> Iterator[bytes]:
+        """One response from beginning to end; where it breaks off, the next one goes on behind the last chunk."""
+        position = 0
+        for pause in backoff(self.options.max_attempts):
+            try:
+                with self._open(key, Range=f"bytes={position}-") as response:
+                    if not seek(response, position):
+                        return
+                    while chunk := response.read(chunk_bytes):
+                        yield chunk
+                        position += len(chunk)
+                    return
+            except (HTTPError, StorageUnavailableError) as error:
+                if pause is None:
+                    raise self._explain(error, key, 0.0) from error
+                time.sleep(pause)
+
+    def _request(
+        self, key: str, read: Callable[[urllib3.BaseHTTPResponse], T], method: str = "GET", **headers: str
+    ) -> T:
+        """What `read` makes of the response, tried again where either breaks off."""
+        started = time.monotonic()
+        for pause in backoff(self.options.max_attempts):
+            try:
+                with self._open(key, method, **headers) as response:
+                    return read(response)
+            except (HTTPError, StorageUnavailableError) as error:
+                explained = self._explain(error, key, time.monotonic() - started)
+                if pause is None or not isinstance(explained, StorageUnavailableError):
+                    raise explained from error
+                time.sleep(pause)
+        raise AssertionError("backoff ends in None")
+
+    def _open(self, key: str, method: str = "GET", **headers: str) -> urllib3.BaseHTTPResponse:
+        """A response whose body is not yet read. Raises an error of ours where its status is one."""
+        url = f"{self.uri}/{quote(check_key(key))}"
+        pool = self._pool.get()
+        response = pool.request(method, url, headers={**pool.headers, **headers}, preload_content=False)
+        if response.status in (200, 206, 416):
+            return response
+        response.close()
+        said = f"{response.status} {response.reason or ''}".strip()
+        if response.status in (404, 410):
+            raise ObjectNotFoundError(f"{url} does not exist")
+        if response.status in (401, 403):
+            raise StoreUnusableError(
+                f"{url} may not be read ({said}); ask its publisher for access, or use the s3:// address",
+                reason="NotReadable",
+            )
+        if response.status in BUSY:
+            raise StorageUnavailableError(f"{url} is not served at the moment: {said}")
+        raise StorageError(f"{url} cannot be read: the server answers {said}")
+
+    def _explain(self, error: Exception, key: str, seconds: float) -> LLM360Error:
+        if isinstance(error, LLM360Error):
+            return error
+        cause = error.reason if isinstance(error, MaxRetryError) else error
+        url = join_key(self.uri, key)
+        if isinstance(cause, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            return StoreUnusableError(
+                f"the certificate of {self.uri} is not trusted; set SSL_CERT_FILE to its authority's file",
+                reason="CertificateRefused",
+            )
+        return StorageUnavailableError(f"no answer about {url} in {seconds:.1f} s of attempts: {cause}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise StoreUnusableError(
+            f"{self.uri} is read-only: {what} through http(s); use the s3:// or file:// address", reason="ReadOnly"
+        )
+
+
+def seek(response: urllib3.BaseHTTPResponse, start: int) -> bool:
+    """Bring the response to byte `start` of its object; False where the object ends before.
+
+    A server that ignores `Range` answers 200 and sends the object from its beginning.
+    """
+    if response.status == 416:
+        return False
+    if response.status == 206:
+        found = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        if found is None or found["start"] is None or int(found["start"]) != start:
+            raise StorageError(f"asked for bytes from {start}, got {response.headers.get('Content-Range')!r}")
+        return True
+    while start > 0 and (skipped := response.read(min(start, MIB))):
+        start -= len(skipped)
+    return start == 0
+
+
+def ranged_size(response: urllib3.BaseHTTPResponse) -> int | None:
+    """The object's size as told by the answer to a request for its first byte; None where ranges are ignored."""
+    found = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if response.status == 200 or (found is None and response.status == 206):
+        return None
+    return int(found["size"]) if found else 0

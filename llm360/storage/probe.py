@@ -1,0 +1,42 @@
+"""Whether a store can carry a ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+
+from llm360.errors import ObjectExistsError, StorageError
+from llm360.storage.base import Storage
+from llm360.storage.errors import StoreUnusableError
+
+
+def probe_conditional_create(storage: Storage, key: str) -> None:
+    """Write one key twice and expect the second write to be refused; nothing stays behind.
+
+    Args:
+        storage: The store in question.
+        key: Where to try; a random ending is added, so that probes do not meet.
+
+    Raises:
+        StoreUnusableError: the store accepted both writes (ConditionalCreateUnsupported), or none at all.
+    """
+    key = f"{key}-{secrets.token_hex(8)}"
+    try:
+        # Refused here means that an answer was lost and the repeated request found its own bytes: honoured.
+        with contextlib.suppress(ObjectExistsError):
+            storage.create(key, b"first")
+        try:
+            storage.create(key, b"second")
+        except ObjectExistsError:
+            return
+    finally:
+        # Some buckets forbid deleting; a few stray bytes are no reason to refuse them.
+        with contextlib.suppress(StorageError):
+            storage.delete(key)
+    where = f" at {storage.options.endpoint}" if storage.options.endpoint else ""
+    raise StoreUnusableError(
+        f"{storage.uri}{where} does not honour conditional writes: it replaced an object that was to be created only"
+        " where absent, so two writers could both own the run; use a store that honours 'If-None-Match: *'"
+        " (Amazon S3, Ceph, MinIO, SeaweedFS …) or a folder",
+        reason="ConditionalCreateUnsupported",
+    )

@@ -1,0 +1,299 @@
+"""A bucket, or a part of one, as a store: `s3://bucket/prefix` on Amazon or any server that speaks S3.
+
+boto3 retries by itself: throttling, 5xx and broken connections, `max_attempts` in all with exponential
+backoff. That is right for a conditional create too. The first attempt may have taken effect and only its
+answer been lost; the retry then finds the key taken, and `create` says so (`ObjectExistsError`). Only the
+caller can tell its own bytes from a rival's, by reading them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+
+from llm360 import __version__
+from llm360.canonical import DIGEST_PREFIX
+from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError
+from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, check_key, join_key
+from llm360.storage.errors import StoreUnusableError
+from llm360.storage.process import PerProcess
+from llm360.storage.retry import backoff
+from llm360.storage.s3_errors import ConflictError, NotImplementedByStoreError, Place, UploadGoneError, explain
+from llm360.storage.transfer import PartWriter
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# Limits of S3 itself.
+MIN_PART_BYTES = 5 * MIB
+MAX_PARTS = 10_000
+
+# Connections kept per process: several transfers, each with its own threads, share one client.
+POOL_CONNECTIONS = 64
+
+
+def make_client(options: StorageOptions) -> S3Client:
+    """A boto3 client. Raises `StoreUnusableError` where the endpoint is no URL or the profile does not exist."""
+    endpoint = options.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config = Config(
+        connect_timeout=options.connect_timeout,
+        read_timeout=options.read_timeout,
+        retries={"mode": "standard", "total_max_attempts": options.max_attempts},
+        s3={"addressing_style": "path" if options.path_style else "virtual"},
+        max_pool_connections=POOL_CONNECTIONS,
+        tcp_keepalive=True,
+        # Every write below carries its own CRC32; anything more would hash the bytes once again.
+        request_checksum_calculation="when_required",
+        user_agent_extra=f"llm360/{__version__}",
+    )
+    try:
+        session = boto3.session.Session()
+        region = options.region or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+        return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    except ValueError as error:
+        raise StoreUnusableError(
+            f"{endpoint!r} is no endpoint; write one like https://host:port in AWS_ENDPOINT_URL",
+            reason="InvalidStorageUri",
+        ) from error
+    except BotoCoreError as error:
+        raise explain(error, Place("s3://", "", endpoint or "Amazon S3", 0.0)) from error
+
+
+class S3Storage(Storage):
+    """Objects below a prefix of a bucket."""
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        options: StorageOptions | None = None,
+        client: PerProcess[S3Client] | None = None,
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = check_key(prefix) if prefix else ""
+        self.uri = join_key(f"s3://{bucket}", prefix)
+        self.options = options or StorageOptions()
+        self._client = client or PerProcess(partial(make_client, self.options))
+
+    def get(self, key: str) -> bytes:
+        """See `Storage.get`."""
+        return self._read(key)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Storage.get_range`."""
+        if length <= 0:
+            return b""
+        return self._read(key, Range=f"bytes={start}-{start + length - 1}")
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Storage.put`."""
+        self._put(key, data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See `Storage.create`."""
+        for pause in backoff(self.options.max_attempts):
+            try:
+                return self._put(key, data, IfNoneMatch="*")
+            except ConflictError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            except NotImplementedByStoreError as error:
+                raise StoreUnusableError(
+                    f"{self.uri} has no conditional create ({error}); use a server that honours 'If-None-Match: *'",
+                    reason="ConditionalCreateUnsupported",
+                ) from error
+        raise AssertionError("backoff ends in None")
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `Storage.list`. Sorted here: not every server sorts by key as Amazon does."""
+        root = f"{self.prefix}/" if self.prefix else ""
+        found: list[ObjectInfo] = []
+        token: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", prefix, Prefix=root + prefix, **token)
+            for item in page.get("Contents", []):
+                key = item["Key"].removeprefix(root)
+                if key and not key.endswith("/"):  # consoles make such keys to show an empty folder
+                    found.append(ObjectInfo(key, item["Size"], item["LastModified"].timestamp()))
+            if not page.get("IsTruncated"):
+                return iter(sorted(found))
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def stat(self, key: str) -> ObjectInfo:
+        """See `Storage.stat`."""
+        try:
+            found = self._call("head_object", key, Key=self._key(key))
+        except ObjectNotFoundError:
+            # The answer to HEAD has no body and so does not tell a missing key from a missing bucket.
+            self._call("head_bucket", "")
+            raise
+        return ObjectInfo(key, found["ContentLength"], found["LastModified"].timestamp())
+
+    def delete(self, key: str) -> None:
+        """See `Storage.delete`."""
+        with contextlib.suppress(ObjectNotFoundError):
+            self._call("delete_object", key, Key=self._key(key))
+
+    def at(self, prefix: str) -> S3Storage:
+        """See `Storage.at`."""
+        return S3Storage(self.bucket, join_key(self.prefix, prefix), self.options, self._client) if prefix else self
+
+    def open_parts(self, key: str, size: int) -> PartWriter:
+        """See `Storage.open_parts`."""
+        part_bytes = max(self.options.part_bytes, MIN_PART_BYTES, -(-size // MAX_PARTS))
+        if size <= part_bytes:
+            return _WholeObject(self, key, part_bytes)
+        return _MultipartUpload(self, key, size, part_bytes)
+
+    def _key(self, key: str) -> str:
+        return join_key(self.prefix, check_key(key))
+
+    def _put(self, key: str, data: bytes, **condition: str) -> None:
+        checksum = crc32(data)
+        answer = self._call("put_object", key, Key=self._key(key), Body=data, ChecksumCRC32=checksum, **condition)
+        check_receipt(answer, data, checksum, join_key(self.uri, key))
+
+    def _read(self, key: str, **params: str) -> bytes:
+        """The body of a GET; boto3 retries until the body begins, this retries when it breaks off."""
+        for pause in backoff(self.options.max_attempts):
+            started = time.monotonic()
+            try:
+                with self._call("get_object", key, Key=self._key(key), **params)["Body"] as body:
+                    return bytes(body.read())
+            except _RangeBehindEndError:
+                return b""
+            except (HTTPClientError, IncompleteReadError) as error:
+                if pause is None:
+                    raise explain(error, self._place(key, started)) from error
+                time.sleep(pause)
+            except BotoCoreError as error:
+                raise explain(error, self._place(key, started)) from error
+        raise AssertionError("backoff ends in None")
+
+    def _call(self, operation: str, about: str, **params: Any) -> Any:
+        """One request to the server; `about` is the key of the sentence in which a failure is told."""
+        client = self._client.get()
+        started = time.monotonic()
+        try:
+            return getattr(client, operation)(Bucket=self.bucket, **params)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("InvalidRange", "416"):
+                raise _RangeBehindEndError(str(error)) from error
+            raise explain(error, self._place(about, started)) from error
+        except BotoCoreError as error:
+            raise explain(error, self._place(about, started)) from error
+
+    def _place(self, key: str, started: float) -> Place:
+        endpoint = self._client.get().meta.endpoint_url
+        return Place(join_key(self.uri, key), self.bucket, endpoint, time.monotonic() - started)
+
+
+class _RangeBehindEndError(StorageError):
+    """A range that starts at or behind the end of its object."""
+
+
+class _WholeObject(PartWriter):
+    """An object of one part: a single PUT, held back until the whole file has been read."""
+
+    def __init__(self, storage: S3Storage, key: str, part_bytes: int) -> None:
+        self.storage = storage
+        self.key = key
+        self.part_bytes = part_bytes
+        self.data = b""
+
+    def write(self, index: int, data: bytes) -> None:
+        assert index == 0, f"an object of one part got part {index}"
+        self.data = data
+
+    def commit(self, digest: str) -> None:  # noqa: ARG002 - the receipt of the PUT says as much
+        self.storage.put(self.key, self.data)
+
+    def abort(self) -> None:
+        pass
+
+
+class _MultipartUpload(PartWriter):
+    """An object of several parts. The server shows nothing of it before all are there and named."""
+
+    def __init__(self, storage: S3Storage, key: str, size: int, part_bytes: int) -> None:
+        self.storage = storage
+        self.key = key
+        self.size = size
+        self.part_bytes = part_bytes
+        self.parts: dict[int, dict[str, Any]] = {}
+        self.params = {"Key": storage._key(key)}
+        begun = storage._call("create_multipart_upload", key, ChecksumAlgorithm="CRC32", **self.params)
+        self.params["UploadId"] = begun["UploadId"]
+
+    def write(self, index: int, data: bytes) -> None:
+        checksum = crc32(data)
+        number = index + 1
+        answer = self.storage._call(
+            "upload_part", self.key, PartNumber=number, Body=data, ChecksumCRC32=checksum, **self.params
+        )
+        check_receipt(answer, data, checksum, f"part {number} of {join_key(self.storage.uri, self.key)}")
+        self.parts[index] = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
+
+    def commit(self, digest: str) -> None:
+        parts = [self.parts[index] for index in sorted(self.parts)]
+        try:
+            self.storage._call("complete_multipart_upload", self.key, MultipartUpload={"Parts": parts}, **self.params)
+        except UploadGoneError:
+            # Perhaps completed by an attempt whose answer was lost: then the object is there, and its bytes tell.
+            if self._stored_digest() != digest:
+                raise
+        stored = self.storage.stat(self.key).size
+        if stored != self.size:
+            uri = join_key(self.storage.uri, self.key)
+            raise IntegrityError(f"{uri} has {stored} bytes, {self.size} were sent; upload it again")
+
+    def abort(self) -> None:
+        # What cannot be removed now is for the bucket's rule on incomplete uploads.
+        with contextlib.suppress(StorageError):
+            self.storage._call("abort_multipart_upload", self.key, **self.params)
+
+    def _stored_digest(self) -> str | None:
+        hasher = hashlib.sha256()
+        try:
+            for chunk in self.storage.iter_bytes(self.key):
+                hasher.update(chunk)
+        except ObjectNotFoundError:
+            return None
+        return DIGEST_PREFIX + hasher.hexdigest()
+
+
+def crc32(data: bytes) -> str:
+    """The checksum in the form of S3's header: base64 of four big-endian bytes."""
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
+def check_receipt(answer: dict[str, Any], data: bytes, checksum: str, what: str) -> None:
+    """Compare what the server says it stored with what was sent.
+
+    A server that knows checksums has refused damaged bytes already and answers with the same CRC32. Of one that
+    does not, the ETag is the MD5 of the bytes unless it encrypts with keys of its own; then nothing can be compared.
+
+    Raises:
+        IntegrityError: the server stored something else.
+    """
+    stored = answer.get("ChecksumCRC32")
+    if stored is not None:
+        sent = checksum
+    else:
+        stored, sent = answer.get("ETag", "").strip('"'), hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if len(stored) != len(sent) or "aws:kms" in str(answer.get("ServerSideEncryption")):
+            return
+    if stored != sent:
+        raise IntegrityError(f"the store holds other bytes than were sent of {what}: checksum {stored}, not {sent}")
