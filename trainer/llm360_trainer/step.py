@@ -10,14 +10,17 @@ another computes a row of weight 0 in its place.
 
 Shape suffixes: R rows of a rank, L tokens of a row, T = L − 1 predictions, S sources.
 """
+# ruff: noqa: N803, N806, N815 (names end in a tensor's shape)
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -27,6 +30,8 @@ from torch.distributed.tensor import DTensor
 
 from llm360_trainer.model import Decoder
 from llm360_trainer.optim import set_finished_steps, set_learning_rate
+
+Integers = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,9 @@ class TrainStep:
 
     def __call__(
         self,
-        ids: np.ndarray,
-        loss_mask: np.ndarray | None,
-        source: np.ndarray,
+        ids: Integers,
+        loss_mask: Integers | None,
+        source: Integers,
         *,
         finished_steps: int,
         learning_rate: float,
@@ -141,7 +146,12 @@ class TrainStep:
             flags=tuple(summed_flags),
         )
 
-    def _pad(self, ids: np.ndarray, loss_mask: np.ndarray | None, source: np.ndarray) -> _Batch:
+    def _pad(
+        self,
+        ids: Integers,
+        loss_mask: Integers | None,
+        source: Integers,
+    ) -> _Batch:
         rows, row_tokens = ids.shape
         if rows > self.rank_rows or len(source) != rows:
             raise ValueError(
@@ -170,7 +180,7 @@ class TrainStep:
             self._sync_gradients(start + self.micro_batch >= self.rank_rows)
             ids_RL = batch.ids_RL[micro]
             total, losses_RT = self.model.loss(ids_RL[:, :-1], ids_RL[:, 1:], weights_RT[micro])
-            total.backward()
+            torch.autograd.backward(total)
             loss_sums_R[micro] = (losses_RT * batch.mask_RT[micro]).sum(dim=1, dtype=torch.float64)
         return loss_sums_R
 

@@ -3,7 +3,7 @@
 Torch alone is imported here, so that a model runs and can be measured on a bare machine.
 """
 
-from llm360_trainer.model.config import DecoderConfig, InitialValues, Initializer
+from llm360_trainer.model.config import DecoderConfig, Initializer, InitialValues
 from llm360_trainer.model.decoder import Decoder
 from llm360_trainer.model.flops import flops_per_token, model_flops_utilization, num_parameters, peak_flops
 from llm360_trainer.model.huggingface import from_hf_name, hf_config, layer_of, to_hf_name

@@ -10,6 +10,7 @@ Shape suffixes:
     D  dimensions of a head            R  rotated dimensions of a head
     V  vocabulary
 """
+# ruff: noqa: N803, N806 (names end in a tensor's shape)
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from llm360_trainer.model.config import DecoderConfig, InitialValues, Initializer
+from llm360_trainer.model.config import DecoderConfig, Initializer, InitialValues
 
 _OUTPUT_MATRICES = (".o_proj.weight", ".down_proj.weight")
 

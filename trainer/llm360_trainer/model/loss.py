@@ -6,6 +6,7 @@ their gradient outlive the chunk, and nothing is computed twice.
 
 Shape suffixes: N tokens, C hidden size, V vocabulary.
 """
+# ruff: noqa: N803, N806 (names end in a tensor's shape)
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ class _WeightedCrossEntropy(Function):
         return losses_N @ weights_N, losses_N
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, _grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         grads = [None if grad is None else grad * grad_total for grad in ctx.saved_tensors]
         return (*grads, None, None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from torch.utils import deterministic
 
 
 def set_deterministic(num_threads: int | None = None) -> None:
@@ -17,7 +18,7 @@ def set_deterministic(num_threads: int | None = None) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Fresh memory is always written before it is read here; filling it with NaN first only costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if num_threads is not None:
         torch.set_num_threads(num_threads)

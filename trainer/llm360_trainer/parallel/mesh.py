@@ -18,7 +18,8 @@ def make_mesh(
     Args:
         world: Number of processes.
         device_type: Of their devices; the backend is gloo or NCCL by it.
-        shard: `full` shards over all; `hybrid` shards inside groups of `shard_size` (a node, say) that replicate each other.
+        shard: `full` shards over all; `hybrid` shards inside groups of `shard_size` (a node, say), which replicate
+            each other.
         shard_size: Processes per sharding group; hybrid only.
 
     Returns:

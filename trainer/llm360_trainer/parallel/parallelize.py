@@ -116,7 +116,7 @@ def _wrap_forward(block: nn.Module, settings: ParallelSettings) -> None:
         forward = partial(checkpoint, forward, **options)
     if settings.compile:
         forward = torch.compile(forward, fullgraph=True)
-    block.forward = forward  # type: ignore[method-assign]
+    block.forward = forward
 
 
 def _recompute_policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
