@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from llm360.canonical import sha256_digest
@@ -165,7 +166,7 @@ def read_segments(storage: Storage, entries: Iterable[Metrics]) -> pa.Table:
     return pa.concat_tables([SCHEMA.empty_table(), *_read_all(storage, entries)])
 
 
-def run_table(storage: Storage, history: History, *, all_attempts: bool = False) -> pa.Table:
+def run_table(storage: Storage, history: History, *, first_step: int = 1, all_attempts: bool = False) -> pa.Table:
     """The run's records in the order of steps, each step once; or all records in the order they were made.
 
     The run's are those of the branch: a later attempt, a rewind or a fallback takes back every step beyond the
@@ -174,6 +175,7 @@ def run_table(storage: Storage, history: History, *, all_attempts: bool = False)
     Args:
         storage: The release.
         history: What its ledger says.
+        first_step: Steps before it are neither read nor given.
         all_attempts: Also the records that were taken back, in the order of the ledger.
 
     Raises:
@@ -181,14 +183,17 @@ def run_table(storage: Storage, history: History, *, all_attempts: bool = False)
         IntegrityError: a segment's bytes or contents are not those that the ledger names.
     """
     if all_attempts:
-        return read_segments(storage, [e.body for e in history.entries if isinstance(e.body, Metrics)])
-    segments = history.branch_segments(0, sys.maxsize)
+        entries = [entry.body for entry in history.entries if isinstance(entry.body, Metrics)]
+        table = read_segments(storage, [entry for entry in entries if entry.step >= first_step])
+        return table.filter(pc.field("step") >= first_step)
+    segments = history.branch_segments(first_step, sys.maxsize)
     tables = _read_all(storage, [segment.body for segment in segments])
     kept = [
         table.slice(segment.first_step - segment.body.first_step, segment.last_step - segment.first_step + 1)
         for segment, table in zip(segments, tables, strict=True)
     ]
-    return pa.concat_tables([SCHEMA.empty_table(), *kept]).sort_by("step")
+    table = pa.concat_tables([SCHEMA.empty_table(), *kept])
+    return table.filter(pc.field("step") >= first_step)
 
 
 def _read_all(storage: Storage, entries: Iterable[Metrics]) -> list[pa.Table]:

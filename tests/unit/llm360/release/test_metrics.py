@@ -260,3 +260,12 @@ def test_run_of_many_attempts_is_what_a_replay_gives(store):
         run = run[:start] + [(attempt, start + i) for i in range(1, length + 1)]
 
     assert steps_of(run_table(store, chain(*entries))) == run
+
+
+def test_last_steps_are_read_without_the_earlier_segments(store):
+    early, late = store.commit([record(1), record(2)]), store.commit([record(3), record(4)])
+    history = chain(claim(1), early, late)
+    del store.objects[early.key]
+
+    assert steps_of(run_table(store, history, first_step=4)) == [(1, 4)]
+    assert steps_of(run_table(store, history, first_step=4, all_attempts=True)) == [(1, 4)]
