@@ -1,0 +1,152 @@
+"""Which rows are taken, and where each goes: arithmetic on counts, before any row is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm360.data.rows import GROUP_ROWS
+from llm360.errors import InputError
+from llm360_trainer.prepare.permutation import Permutation
+
+# Most bytes of ids in a shard: what one core holds in memory while it writes, and what a reader fetches at most.
+SHARD_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard to write: places `[start, stop)` of the whole order."""
+
+    key: str
+    chunk: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where every row goes.
+
+    Args:
+        available: Rows that each source's ids fill.
+        taken: Rows of each source in the data set.
+        chunk_rows: Rows of each chunk.
+        shard_rows: Rows of each shard but a chunk's last.
+        seed: Seed of the global shuffle; None keeps the order of the input, source after source.
+        prefix: Folder of the shards.
+    """
+
+    available: tuple[int, ...]
+    taken: tuple[int, ...]
+    chunk_rows: tuple[int, ...]
+    shard_rows: int
+    seed: int | None
+    prefix: str = "rows"
+
+    @property
+    def rows(self) -> int:
+        """Rows of the data set."""
+        return sum(self.taken)
+
+    def places(self, source: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where rows[n] of a source go in the whole order; -1 for those that are not taken.
+
+        With a shuffle, which rows of a source are taken is drawn from the seed as well; without one they are its
+        first.
+        """
+        order = rows
+        if self.seed is not None:
+            order = Permutation(self.available[source], self.seed, f"rows of source {source}")(rows)
+        before = sum(self.taken[:source])
+        is_taken = order < self.taken[source]
+        places = np.where(is_taken, before + order, -1)
+        if self.seed is not None:
+            places[is_taken] = Permutation(self.rows, self.seed, "order of rows")(places[is_taken])
+        return places
+
+    @cached_property
+    def shards(self) -> tuple[ShardPlan, ...]:
+        """The shards in training order; no shard crosses a chunk."""
+        plans = []
+        for chunk, end in enumerate(accumulate(self.chunk_rows)):
+            begin = end - self.chunk_rows[chunk]
+            for number, start in enumerate(range(begin, end, self.shard_rows)):
+                key = f"{self.prefix}/chunk-{chunk:05d}/shard-{number:05d}.parquet"
+                plans.append(ShardPlan(key, chunk, start, min(start + self.shard_rows, end)))
+        return tuple(plans)
+
+
+def plan_layout(
+    *,
+    names: Sequence[str],
+    available: Sequence[int],
+    weights: Sequence[Fraction | None],
+    chunks: int,
+    rows_per_chunk: int | None,
+    row_bytes: int,
+    seed: int | None,
+) -> Layout:
+    """Decide how many rows of each source are taken and how they fall into chunks.
+
+    Without weights every row is taken once. With weights the mix is as large as it can be without repeating any
+    source: the source that runs out first sets the size, of the others only a part is taken. `rows_per_chunk`
+    makes the mix smaller. Chunks differ by at most one row, the first ones having more.
+
+    Args:
+        names: Of the sources, for messages.
+        available: Rows that each source fills.
+        weights: All None, or all numbers above 0.
+        chunks: How many.
+        rows_per_chunk: Rows of each chunk; None takes as many as there are.
+        row_bytes: Bytes of a row's ids.
+        seed: Of the global shuffle; None keeps the order.
+
+    Raises:
+        InputError: there are not enough rows.
+    """
+    empty = [name for name, rows in zip(names, available, strict=True) if rows == 0]
+    if empty:
+        raise InputError(
+            f"source {', '.join(empty)} has too little text to fill one row of {row_bytes} bytes of ids;"
+            " add text, shorten --sequence-length or leave the source out"
+        )
+    wanted = None if rows_per_chunk is None else chunks * rows_per_chunk
+    given = [weight for weight in weights if weight is not None]
+    if wanted is not None and not given:
+        given = [Fraction(rows) for rows in available]
+    taken = apportion(available, given, wanted) if given else tuple(available)
+    rows = sum(taken)
+    if wanted is not None and rows < wanted:
+        raise InputError(
+            f"{chunks} chunks of {rows_per_chunk} rows need {wanted} rows, the sources give {rows} in this mix;"
+            " ask for fewer rows, change the weights or add text"
+        )
+    if rows < chunks:
+        raise InputError(f"the text fills {rows} rows, too few for {chunks} chunks; add text or ask for fewer chunks")
+    shard_rows = max(1, SHARD_BYTES // row_bytes // GROUP_ROWS) * GROUP_ROWS
+    chunk_rows = tuple(rows // chunks + (chunk < rows % chunks) for chunk in range(chunks))
+    return Layout(tuple(available), taken, chunk_rows, shard_rows, seed)
+
+
+def apportion(available: Sequence[int], weights: Sequence[Fraction], most: int | None = None) -> tuple[int, ...]:
+    """Rows of each source in the largest mix of these weights that repeats none.
+
+    The total is the largest number of which no source's share exceeds its rows, or `most` if that is less. Shares
+    are rounded down, and the rows that are left go to the largest remainders (of equals, to the first).
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    total = int(min(rows / share for rows, share in zip(available, shares, strict=True)))
+    if most is not None:
+        total = min(total, most)
+    exact = [total * share for share in shares]
+    taken = [int(part) for part in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda source: taken[source] - exact[source])
+    for source in by_remainder[: total - sum(taken)]:
+        taken[source] += 1
+    return tuple(taken)

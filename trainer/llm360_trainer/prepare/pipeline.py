@@ -1,0 +1,358 @@
+"""`prepare`: the whole way from text files to a data set, in three passes that can be interrupted anywhere.
+
+1. tokenize: each block of documents becomes a part in the scratch folder.
+2. scatter: the parts' ids, cut into rows, become runs sorted by where the rows go.
+3. gather: each shard collects its rows from the runs.
+
+The manifest is written last and only where none is: then the data set exists. Scratch files and shards carry the
+digest of the recipe in their keys, so preparations with other settings neither reuse nor overwrite them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
+from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
+from llm360.errors import InputError
+from llm360.storage import Storage
+from llm360_trainer.prepare import inputs
+from llm360_trainer.prepare.documents import read_piece
+from llm360_trainer.prepare.layout import Layout, plan_layout
+from llm360_trainer.prepare.parts import (
+    Block,
+    PartId,
+    PartInfo,
+    TokenLine,
+    blocks_of,
+    find_parts,
+    unfinished_splits,
+    write_part,
+)
+from llm360_trainer.prepare.progress import Progress, counted, silent
+from llm360_trainer.prepare.publish import MADE_WITH, chunks_of, entropy, find_existing, library_versions, publish
+from llm360_trainer.prepare.runner import Runner, ray_session
+from llm360_trainer.prepare.shuffle import Run, WrittenShard, find_shards, gather, plan_runs, scatter
+from llm360_trainer.prepare.tokenize import (
+    encode_documents,
+    end_of_document,
+    ids_dtype,
+    load_tokenizer,
+    vocabulary_size,
+)
+
+# Characters of a block: about a second of one core's work.
+BLOCK_CHARS = 2 * 2**20
+# Bytes of ids in a run: what one core holds in memory while it sorts.
+RUN_BYTES = 64 * 2**20
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What is prepared.
+
+    Args:
+        sources: Where text comes from.
+        tokenizer: The contents of `tokenizer.json`.
+        sequence_length: N; rows have N + 1 ids.
+        chunks: Parts of the data between checkpoints.
+        seed: Of the shuffle.
+        shuffle: `global` over all rows, or `none`: source after source, in the order of the input.
+        txt_document: What a document of a `.txt` file is.
+        eos: Token or id that ends a document; None looks for the usual names.
+        rows_per_chunk: Take only so many rows, in the proportions of the weights; None takes all that the mix gives.
+        recipe_name: Of a built-in recipe, recorded in the manifest.
+    """
+
+    sources: tuple[inputs.SourceSpec, ...]
+    tokenizer: bytes
+    sequence_length: int
+    chunks: int
+    seed: int
+    shuffle: Literal["global", "none"] = "global"
+    txt_document: Literal["line", "file"] = "line"
+    eos: str | None = None
+    rows_per_chunk: int | None = None
+    recipe_name: str | None = None
+
+    def check(self) -> None:
+        """Refuse impossible numbers.
+
+        Raises:
+            InputError: names the setting, its value and what is allowed.
+        """
+        inputs.check_sources(self.sources)
+        lowest = {"sequence_length": 1, "chunks": 1, "seed": 0}
+        if self.rows_per_chunk is not None:
+            lowest["rows_per_chunk"] = 1
+        for name, least in lowest.items():
+            if not least <= getattr(self, name) < 2**31:
+                option = "--" + name.replace("_", "-")
+                raise InputError(f"{option} is {getattr(self, name)}; it must be from {least} to {2**31 - 1}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One preparation under way: where it writes and what it knows before the first document."""
+
+    settings: PrepareSettings
+    output: Storage
+    recipe: dict[str, Any]
+    vocab_size: int
+    eos_id: int
+    dtype: str
+    block_chars: int
+    run_bytes: int
+
+    @property
+    def rows_prefix(self) -> str:
+        return f"rows-{_short_name(self.recipe)}"
+
+    @property
+    def scratch(self) -> Storage:
+        cuts = [self.block_chars, self.run_bytes, inputs.SPLIT_BYTES, inputs.SPLIT_FILES]
+        return self.output.at(f"scratch/{_short_name([self.recipe, cuts])}")
+
+    @property
+    def row_tokens(self) -> int:
+        return self.settings.sequence_length + 1
+
+    @property
+    def row_bytes(self) -> int:
+        return self.row_tokens * np.dtype(self.dtype).itemsize
+
+
+def prepare(
+    settings: PrepareSettings,
+    output: Storage,
+    *,
+    session: Callable[[], AbstractContextManager[Runner]] | None = None,
+    say: Say = lambda _: None,
+    progress: Progress = silent,
+    block_chars: int = BLOCK_CHARS,
+    run_bytes: int = RUN_BYTES,
+) -> DataManifest:
+    """Make a data set, or go on making it, or find that it is there.
+
+    The result depends on the settings and the contents of the inputs only: not on cores, `block_chars`, `run_bytes`
+    or interruptions.
+
+    Args:
+        settings: What to prepare.
+        output: Rooted at the data set's folder.
+        session: Opens the runner, entered only when there is work; a Ray on this machine by default.
+        say: Called with sentences for the user.
+        progress: Called as parts of the work are done.
+        block_chars: Characters tokenized in one task.
+        run_bytes: Bytes of ids sorted in one task.
+
+    Raises:
+        InputError: settings or inputs are unusable, or the folder holds a data set made otherwise.
+        StorageError: the store fails.
+    """
+    settings.check()
+    tokenizer = load_tokenizer(settings.tokenizer)
+    vocab_size = vocabulary_size(tokenizer)
+    eos_id = end_of_document(tokenizer, settings.eos)
+    say("reading the inputs' digests")
+    files = [inputs.find_files(source.path) for source in settings.sources]
+    recipe = _recipe(settings, files, eos_id)
+    existing = find_existing(output, recipe)
+    if existing is not None:
+        say(f"the data is already there: {existing.rows:,} rows in {len(existing.chunks)} chunks at {output.uri}")
+        return existing
+    work = _Work(settings, output, recipe, vocab_size, eos_id, ids_dtype(vocab_size), block_chars, run_bytes)
+    try:
+        with _LazyRunner(session or ray_session) as runner:
+            lines = _tokenize(work, files, runner, say, progress)
+            layout = _layout(work, lines)
+            written = _shuffle(work, lines, layout, runner, progress)
+    except InputError:
+        _remove(work.scratch)  # other input or other settings use other scratch files
+        raise
+    manifest = _manifest(work, lines, layout, written)
+    publish(output, manifest, settings.tokenizer)
+    _remove(work.scratch)
+    say(
+        f"prepared {manifest.rows:,} rows of {manifest.row_tokens} ids in {len(manifest.chunks)} chunks at {output.uri}"
+    )
+    return manifest
+
+
+def _short_name(value: Any) -> str:
+    return digest_of(value).removeprefix(DIGEST_PREFIX)[:12]
+
+
+def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile]], eos_id: int) -> dict[str, Any]:
+    """The arguments and the digests of everything read: equal recipes give equal rows."""
+    recipe: dict[str, Any] = {
+        "command": "prepare",
+        "sources": [
+            {
+                "name": source.name,
+                "files": len(found),
+                "bytes": sum(file.bytes for file in found),
+                "digest": inputs.digest_files(found),
+                "weight": None if source.weight is None else str(source.weight),
+            }
+            for source, found in zip(settings.sources, files, strict=True)
+        ],
+        "tokenizer": sha256_digest(settings.tokenizer),
+        "eos_id": eos_id,
+        "sequence_length": settings.sequence_length,
+        "chunks": settings.chunks,
+        "rows_per_chunk": settings.rows_per_chunk,
+        "seed": settings.seed,
+        "shuffle": settings.shuffle,
+        "txt_document": settings.txt_document,
+        MADE_WITH: library_versions(),
+    }
+    if settings.recipe_name is not None:
+        recipe["recipe"] = settings.recipe_name
+    return recipe
+
+
+class _LazyRunner(contextlib.ExitStack):
+    """Opens the runner when the first work is there: starting Ray takes seconds, finding nothing to do none."""
+
+    def __init__(self, session: Callable[[], AbstractContextManager[Runner]]) -> None:
+        super().__init__()
+        self._session = session
+        self._runner: Runner | None = None
+
+    def get(self) -> Runner:
+        if self._runner is None:
+            self._runner = self.enter_context(self._session())
+        return self._runner
+
+
+def _tokenize(
+    work: _Work, files: Sequence[Sequence[inputs.InputFile]], runner: _LazyRunner, say: Say, progress: Progress
+) -> tuple[TokenLine, ...]:
+    """Pass 1: every block that is not there yet; returns each source's ids as a line of parts."""
+    splits = inputs.plan_splits(files, work.settings.txt_document)
+    parts = find_parts(work.scratch)
+    todo = [splits[split] for split in unfinished_splits(len(splits), parts)]
+    if parts:
+        say(f"going on: {len(parts)} blocks of documents are tokenized, {len(todo)} of {len(splits)} splits are left")
+    if todo:
+        reader = partial(_read_blocks, work.settings.txt_document, work.block_chars, frozenset(parts))
+        writer = partial(_write_block, work.scratch, work.settings.tokenizer, work.eos_id, work.dtype)
+        started, tokens, finished = time.monotonic(), 0, len(splits) - len(todo)
+        for part, info in runner.get().expand(reader, writer, todo):
+            parts[part] = info
+            tokens += info.tokens
+            finished += info.last
+            rate = tokens / max(time.monotonic() - started, 1e-9)
+            progress("tokenizing", finished, len(splits), f"{tokens:,} tokens, {rate:,.0f} tokens/s")
+    of_source: list[list[tuple[PartId, PartInfo]]] = [[] for _ in work.settings.sources]
+    for part, info in parts.items():
+        of_source[splits[part.split].source].append((part, info))
+    return tuple(TokenLine.of(found, work.dtype) for found in of_source)
+
+
+def _read_blocks(
+    txt_document: str, block_chars: int, present: frozenset[PartId], split: inputs.Split
+) -> Iterator[Block]:
+    """The split's blocks that are not tokenized yet."""
+    texts = (text for piece in split.pieces for text in read_piece(piece, txt_document))
+    return (block for block in blocks_of(split.index, texts, block_chars) if block.part not in present)
+
+
+def _write_block(scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, block: Block) -> tuple[PartId, PartInfo]:
+    lengths, ids = encode_documents(load_tokenizer(tokenizer), eos_id, dtype, block.texts)
+    return block.part, write_part(scratch, block.part, block.last, lengths, ids)
+
+
+def _layout(work: _Work, lines: Sequence[TokenLine]) -> Layout:
+    settings = work.settings
+    layout = plan_layout(
+        names=[source.name for source in settings.sources],
+        available=[line.tokens // work.row_tokens for line in lines],
+        weights=[source.weight for source in settings.sources],
+        chunks=settings.chunks,
+        rows_per_chunk=settings.rows_per_chunk,
+        row_bytes=work.row_bytes,
+        seed=settings.seed if settings.shuffle == "global" else None,
+    )
+    return replace(layout, prefix=work.rows_prefix)
+
+
+def _shuffle(
+    work: _Work, lines: tuple[TokenLine, ...], layout: Layout, runner: _LazyRunner, progress: Progress
+) -> list[WrittenShard]:
+    """Passes 2 and 3: every run and shard that is not there yet; returns the shards in order."""
+    shards = find_shards(work.scratch, layout)
+    todo = [number for number in range(len(layout.shards)) if number not in shards]
+    if todo:
+        runs = plan_runs(layout, max(1, work.run_bytes // work.row_bytes))
+        present = {info.key for info in work.scratch.list("runs/")}
+        missing = [run for run in runs if run.key not in present]
+        if missing:
+            sort = partial(_scatter, work.scratch, lines, layout, work.row_tokens)
+            results = runner.get().map(sort, missing)
+            for _ in counted(results, progress, "sorting", len(runs) - len(missing), len(runs)):
+                pass
+        collect = partial(_gather, work.scratch, work.output, runs, layout, work.vocab_size, work.dtype)
+        gathered = runner.get().map(collect, todo)
+        shards |= dict(counted(gathered, progress, "writing", len(shards), len(layout.shards)))
+    return [shards[number] for number in range(len(layout.shards))]
+
+
+def _scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, row_tokens: int, run: Run) -> int:
+    scatter(scratch, lines, layout, row_tokens, run)
+    return run.index
+
+
+def _gather(
+    scratch: Storage, output: Storage, runs: list[Run], layout: Layout, vocab_size: int, dtype: str, number: int
+) -> tuple[int, WrittenShard]:
+    return number, gather(scratch, output, runs, layout, vocab_size, dtype, number)
+
+
+def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, written: Sequence[WrittenShard]) -> DataManifest:
+    settings = work.settings
+    sources = [
+        Source(
+            name=source.name,
+            weight=None if source.weight is None else float(source.weight),
+            documents=line.documents,
+            tokens=line.tokens,
+            rows=taken,
+            dropped_tokens=line.tokens - taken * work.row_tokens,
+        )
+        for source, line, taken in zip(settings.sources, lines, layout.taken, strict=True)
+    ]
+    return DataManifest(
+        row_tokens=work.row_tokens,
+        labels="next_token",
+        dtype="uint16" if work.dtype == "uint16" else "uint32",
+        has_loss_mask=False,
+        sources=tuple(sources),
+        chunks=tuple(chunks_of(layout.chunk_rows, [plan.chunk for plan in layout.shards], written)),
+        tokenizer=TokenizerInfo(
+            key=TOKENIZER_KEY,
+            digest=sha256_digest(settings.tokenizer),
+            vocab_size=work.vocab_size,
+            eos_id=work.eos_id,
+        ),
+        shuffle=settings.shuffle,
+        seed=settings.seed if settings.shuffle == "global" else None,
+        unigram_entropy=entropy(sum((shard.label_counts for shard in written), np.zeros(work.vocab_size, np.int64))),
+        recipe=work.recipe,
+    )
+
+
+def _remove(scratch: Storage) -> None:
+    for info in list(scratch.list()):
+        scratch.delete(info.key)

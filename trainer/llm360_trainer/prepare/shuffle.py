@@ -1,0 +1,180 @@
+"""Moving rows to their places: scatter writes runs of rows sorted by place, gather makes shards of them.
+
+    source 0, rows 0…   ──► run 0: [rows of shard 0 | of shard 1 | …]  ┐ shard 1 is read from all runs, one range each
+    source 0, rows n…   ──► run 1: [rows of shard 0 | of shard 1 | …]  ┘ and put in order
+
+Both sides read and write long ranges only, whatever the permutation, and hold one run or one shard in memory.
+A run is `offsets (uint64, shards + 1), one Arrow stream per shard`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from llm360.canonical import DIGEST_PREFIX, canonical_json
+from llm360.data.manifest import Shard
+from llm360.data.rows import GROUP_ROWS, fixed_binary, from_fixed_binary, shard_schema
+from llm360.errors import LLM360Error
+from llm360.storage import Storage
+from llm360_trainer.prepare.layout import Layout, ShardPlan
+from llm360_trainer.prepare.packing import cut_rows
+from llm360_trainer.prepare.parts import TokenLine
+
+ZSTD_LEVEL = 3
+PLACE = pa.field("place", pa.int64(), nullable=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows `[start, stop)` of a source, to be sorted by their places."""
+
+    index: int
+    source: int
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        """Where the run lies in the scratch folder."""
+        return f"runs/{self.index:06d}"
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard of the data set and what its rows add to the manifest.
+
+    Args:
+        shard: As the manifest names it.
+        source_rows: `[sources]`, rows of each.
+        label_counts: `[vocabulary]`, how often each id is a label.
+    """
+
+    shard: Shard
+    source_rows: NDArray[np.int64]
+    label_counts: NDArray[np.int64]
+
+
+def plan_runs(layout: Layout, run_rows: int) -> list[Run]:
+    """Cut every source's rows into runs of at most `run_rows`."""
+    runs: list[Run] = []
+    for source, rows in enumerate(layout.available):
+        for start in range(0, rows, run_rows):
+            runs.append(Run(len(runs), source, start, min(start + run_rows, rows)))
+    return runs
+
+
+def scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, row_tokens: int, run: Run) -> None:
+    """Cut a run's rows from the source's ids and store them sorted by place."""
+    line = lines[run.source]
+    rows = run.stop - run.start
+    ids, document_starts, first_document = line.read(scratch, run.start * row_tokens, run.stop * row_tokens)
+    spans = cut_rows(document_starts, first_document, run.start, rows, row_tokens)
+    places = layout.places(run.source, np.arange(run.start, run.stop))
+    table = rows_table(ids.reshape(rows, row_tokens), np.full(rows, run.source), spans.to_arrow())
+    table = table.add_column(0, PLACE, pa.array(places))
+    order = np.argsort(places)
+    order = order[np.searchsorted(places[order], 0) :]  # those with place -1 are not taken
+    table, places = table.take(pa.array(order)), places[order]
+    bounds = np.searchsorted(places, [shard.start for shard in layout.shards] + [layout.rows])
+    output = io.BytesIO()
+    offsets = np.zeros(len(bounds), dtype="<u8")
+    output.write(offsets.tobytes())
+    for number, (low, high) in enumerate(itertools.pairwise(bounds)):
+        offsets[number] = output.tell()
+        if low < high:
+            with pa.ipc.new_stream(output, table.schema) as stream:
+                stream.write_table(table.slice(low, high - low))
+    offsets[-1] = output.tell()
+    output.seek(0)
+    output.write(offsets.tobytes())
+    scratch.put(run.key, output.getvalue())
+
+
+def gather(
+    scratch: Storage, output: Storage, runs: list[Run], layout: Layout, vocab_size: int, dtype: str, shard_number: int
+) -> WrittenShard:
+    """Collect a shard's rows from all runs, write it, then record it in the scratch folder."""
+    plan = layout.shards[shard_number]
+    tables = []
+    for run in runs:
+        begin, end = np.frombuffer(scratch.get_range(run.key, 8 * shard_number, 16), "<u8").tolist()
+        if begin < end:
+            tables.append(pa.ipc.open_stream(scratch.get_range(run.key, begin, end - begin)).read_all())
+    table = pa.concat_tables(tables).combine_chunks()
+    places = table["place"].to_numpy()
+    order = np.argsort(places)
+    if not np.array_equal(places[order], np.arange(plan.start, plan.stop)):
+        raise LLM360Error(f"the scratch files in {scratch.uri} do not fit together; remove them and start again")
+    table = table.drop_columns(["place"]).take(pa.array(order))
+    written = write_shard(output, plan.key, table, len(layout.taken), vocab_size, dtype)
+    scratch.put(_record_key(plan), _pack(written))
+    return written
+
+
+def rows_table(
+    ids: NDArray[np.unsignedinteger], source: NDArray[np.int64], documents: pa.ListArray[pa.Scalar]
+) -> pa.Table:
+    """A shard's columns from ids[rows, row_tokens], source[rows] and the documents of each row."""
+    schema = shard_schema(ids.shape[1], ids.dtype.name, has_loss_mask=False)
+    return pa.table([fixed_binary(ids), pa.array(source, pa.uint16()), documents], schema=schema)
+
+
+def write_shard(output: Storage, key: str, table: pa.Table, sources: int, vocab_size: int, dtype: str) -> WrittenShard:
+    """Store rows as a Parquet file under a key; the same rows give the same bytes."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        row_group_size=GROUP_ROWS,
+        compression="zstd",
+        compression_level=ZSTD_LEVEL,
+        use_dictionary=["source"],
+        write_statistics=["source"],  # of ids they would repeat whole rows
+    )
+    data = sink.getvalue()
+    output.put(key, data)
+    digest = DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
+    labels = from_fixed_binary(table["ids"], dtype)[:, 1:]
+    return WrittenShard(
+        Shard(key=key, rows=table.num_rows, bytes=len(data), sha256=digest),
+        np.bincount(table["source"].to_numpy(), minlength=sources),
+        np.bincount(labels.reshape(-1), minlength=vocab_size),
+    )
+
+
+def find_shards(scratch: Storage, layout: Layout) -> dict[int, WrittenShard]:
+    """The shards that an earlier, interrupted preparation recorded, by number."""
+    present = {info.key for info in scratch.list("shards/")}
+    return {
+        number: _unpack(scratch.get(_record_key(plan)))
+        for number, plan in enumerate(layout.shards)
+        if _record_key(plan) in present
+    }
+
+
+def _record_key(plan: ShardPlan) -> str:
+    return f"shards/{plan.start:015d}"
+
+
+def _pack(written: WrittenShard) -> bytes:
+    head = {"shard": written.shard.model_dump(), "source_rows": written.source_rows.tolist()}
+    return canonical_json(head) + b"\n" + written.label_counts.astype("<i8").tobytes()
+
+
+def _unpack(data: bytes) -> WrittenShard:
+    head, _, counts = data.partition(b"\n")
+    value = json.loads(head)
+    return WrittenShard(
+        Shard.model_validate(value["shard"]),
+        np.array(value["source_rows"], dtype=np.int64),
+        np.frombuffer(counts, "<i8").astype(np.int64),
+    )
