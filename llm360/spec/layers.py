@@ -1,0 +1,110 @@
+"""The layers under a user's specification (built-in defaults, preset) and how one lies over another.
+
+A layer is the `spec` of an LLM360Run of which anything may be missing. Presets are files of the folder
+`llm360/presets`; `_defaults.yaml` beside them holds the built-in values.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llm360.spec import documents
+
+FOLDER = Path(__file__).parent.parent / "presets"
+
+Layer = dict[str, Any]
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names of all presets, in order."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("_")))
+
+
+def preset_text(name: str) -> str:
+    """A preset as it is written, with the source of each number."""
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_layer(name: str) -> Layer:
+    """The values that a preset states."""
+    return copy.deepcopy(_read(name))
+
+
+def default_layer() -> Layer:
+    """The built-in values."""
+    return copy.deepcopy(_read("_defaults"))
+
+
+@cache
+def _read(name: str) -> Layer:
+    layer: Layer = documents.parse(preset_text(name), f"{name}.yaml")
+    return layer
+
+
+def merge(*layers: Any) -> Any:
+    """Lay each value over those before it, field by field; lists are replaced whole.
+
+    Lists of objects that all have a `name` (stages, tasks) say which there are and in which order; an object
+    takes what it does not state from the one of the same name below.
+    """
+    merged: Any = {}
+    for layer in layers:
+        merged = _over(merged, layer)
+    return merged
+
+
+def _over(lower: Any, upper: Any) -> Any:
+    if isinstance(lower, dict) and isinstance(upper, dict):
+        merged = {key: _over(lower[key], upper[key]) if key in upper else lower[key] for key in lower}
+        return merged | {key: value for key, value in upper.items() if key not in lower}
+    if _is_named(lower) and _is_named(upper):
+        below = {item["name"]: item for item in lower}
+        return [_over(below.get(item["name"], {}), item) for item in upper]
+    return upper
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in value
+    )
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without members that are null: they state nothing, as in the API server."""
+    if isinstance(value, dict):
+        return {key: without_nulls(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list):
+        return [without_nulls(member) for member in value]
+    return value
+
+
+def fill_derived(spec: Layer) -> Layer:
+    """Add values that follow from others where none is stated; operands of a wrong type derive nothing."""
+    spec = copy.deepcopy(spec)
+    model, training, data = (_section(spec, name) for name in ("model", "training", "data"))
+    hidden_size, num_heads = model.get("hiddenSize"), model.get("numHeads")
+    if _is_count(num_heads):
+        model.setdefault("numKeyValueHeads", num_heads)
+    if _is_count(hidden_size) and _is_count(num_heads):
+        model.setdefault("headDim", hidden_size // num_heads)
+    if _is_count(training.get("sequenceLength")):
+        model.setdefault("maxPositionEmbeddings", training["sequenceLength"])
+    data.setdefault("stages", [{"name": "stage1"}])
+    stages = data["stages"]
+    for stage in stages if isinstance(stages, list) else []:
+        if isinstance(stage, dict) and isinstance(stage.get("schedule"), dict):
+            stage["schedule"] = merge(training.get("schedule", {}), stage["schedule"])
+    return spec
+
+
+def _section(spec: Layer, name: str) -> dict[str, Any]:
+    """A section to fill in; one that is no mapping is left to the validation."""
+    section = spec.setdefault(name, {})
+    return section if isinstance(section, dict) else {}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,243 @@
+"""Resolution: built-in < preset < user < `--set`, field by field, then derived values, then every check.
+
+The operator and the command line resolve with the same function and say the same sentences. What comes out
+is complete, and resolving it again changes nothing: a resolved document carries an annotation by which its
+preset is not applied a second time, even where a later version's preset differs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from llm360.errors import InputError, SpecError
+from llm360.spec import documents, layers
+from llm360.spec.base import Name
+from llm360.spec.overrides import apply_override, parse_override
+from llm360.spec.problems import Problem, describe, nearest, shown
+from llm360.spec.rules import broken_rules
+from llm360.spec.run import API_VERSION, KIND, NO_STORE, RESOLVED, ResolvedRun, ResolvedSpec
+from llm360.storage import normalize_uri
+
+MAX_NAME = 40
+"""Longest name of a run: the names of its Ray cluster, jobs and pods begin with it."""
+
+_ROOT_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def load_run(
+    source: str, overrides: Sequence[str] = (), *, store: str | None = None, require_store: bool = True
+) -> ResolvedRun:
+    """The complete run that a file, standard input or a preset describes.
+
+    Args:
+        source: A preset's name, a path of a YAML or JSON file, or `-` for standard input.
+        overrides: Values of `--set`, each `path=value`.
+        store: Address of the release, over `storage.uri`; a path is taken from the working directory.
+        require_store: Whether a run without an address is an error.
+
+    Raises:
+        SpecError: one or more fields are wrong; all are listed.
+        InputError: the file is missing or not readable, or an override is no assignment.
+    """
+    document = read_document(source)
+    if store is not None:
+        overrides = [*overrides, f"storage.uri={json.dumps(store)}"]
+    run = resolve(document, overrides, local=True)
+    if require_store and run.spec.storage.uri is None:
+        raise SpecError([f"spec.storage.uri: {NO_STORE}"])
+    return run
+
+
+def resolved_from_json(data: bytes) -> ResolvedRun:
+    """The run of a resolved document, as `ResolvedRun.canonical` wrote it.
+
+    Raises:
+        SpecError: fields are wrong.
+        InputError: it is no JSON.
+    """
+    return resolve(documents.parse(data.decode("utf-8", errors="replace"), "run.json"))
+
+
+def read_document(source: str) -> Any:
+    """The object that a source holds; for a preset's name one that states nothing else.
+
+    Raises:
+        InputError: there is no such file or preset, or it cannot be read.
+    """
+    if source == "-":
+        return documents.read(sys.stdin, "standard input")
+    if source in layers.preset_names():
+        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": source}, "spec": {"preset": source}}
+    path = Path(source)
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return documents.read(stream, source)
+    except FileNotFoundError:
+        names = layers.preset_names()
+        if path.suffix or len(path.parts) > 1:
+            raise InputError(f"there is no file '{source}'; presets are {', '.join(names)}") from None
+        raise InputError(
+            f"there is no preset and no file '{source}'{nearest(source, names)}; presets are {', '.join(names)}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
+
+
+def resolve(document: Any, overrides: Sequence[str] = (), *, local: bool = False) -> ResolvedRun:
+    """The complete run that an LLM360Run object describes.
+
+    Args:
+        document: The object in JSON types, resolved or not.
+        overrides: Values of `--set`, laid over everything else.
+        local: Whether paths count from the working directory; otherwise an address needs a scheme.
+
+    Raises:
+        SpecError: one or more fields are wrong; all are listed.
+        InputError: an override is no assignment.
+    """
+    envelope = _envelope_problems(document)
+    if envelope and not (isinstance(document, Mapping) and isinstance(document.get("spec") or {}, Mapping)):
+        raise SpecError(envelope)
+    root = {"metadata": dict(document.get("metadata") or {}), "spec": layers.without_nulls(document.get("spec") or {})}
+    for text in overrides:
+        if parse_override(text)[0] == ("spec", "preset"):
+            apply_override(root, text)
+
+    base, problems = _base_layer(root)
+    root["spec"] = layers.merge(base, root["spec"])
+    for text in overrides:
+        apply_override(root, text)
+    name = root["metadata"].get("name")
+    envelope += _name_problems(name)
+
+    spec, found = _validate(root["spec"], base, local=local, is_preset_known=not problems)
+    problems += found
+    if envelope or problems or spec is None:
+        raise SpecError([*envelope, *map(str, problems)])
+    return ResolvedRun(name=str(name), spec=spec)
+
+
+def _base_layer(root: Mapping[str, Any]) -> tuple[layers.Layer, list[Problem]]:
+    """The layers below the user's, and what is wrong with the preset's name."""
+    defaults = layers.default_layer()
+    preset = root["spec"].get("preset")
+    annotations = root["metadata"].get("annotations")
+    if preset is None or (isinstance(annotations, Mapping) and annotations.get(RESOLVED) == "true"):
+        return defaults, []
+    names = layers.preset_names()
+    if preset not in names:
+        hint = nearest(preset, names) if isinstance(preset, str) else ""
+        sentence = f"there is no preset {shown(preset)}{hint}; presets are {', '.join(names)}"
+        return defaults, [Problem("preset", sentence)]
+    return layers.merge(defaults, layers.preset_layer(preset)), []
+
+
+def _validate(
+    stated: layers.Layer, base: layers.Layer, *, local: bool, is_preset_known: bool
+) -> tuple[ResolvedSpec | None, list[Problem]]:
+    """Check the fields, then the rules that read none of the wrong ones.
+
+    With a wrong field the rules see what would hold without it, so that all errors are told at once.
+    """
+    complete, problems = _with_absolute_addresses(layers.fill_derived(stated), local=local)
+    spec, found = _parse(complete)
+    problems += [problem for problem in found if is_preset_known or not problem.is_missing]
+    if spec is None:
+        repaired = _without(complete, [problem.path for problem in found if not problem.is_missing])
+        spec, _ = _parse(layers.fill_derived(layers.merge(base, repaired)))
+    wrong = [re.sub(r"\[[0-9]+\]", "", problem.path) for problem in problems]
+    if spec is not None:
+        problems += broken_rules(spec, wrong)
+    return spec, problems
+
+
+def _parse(spec: layers.Layer) -> tuple[ResolvedSpec | None, list[Problem]]:
+    try:
+        return ResolvedSpec.model_validate_json(json.dumps(spec)), []
+    except ValidationError as error:
+        return None, [describe(detail, ResolvedSpec) for detail in error.errors(include_url=False)]
+
+
+def _without(value: Any, paths: Sequence[str], prefix: str = "") -> Any:
+    """The value without the members at the paths; a list with a wrong entry goes as a whole."""
+    if isinstance(value, dict):
+        kept = {key: (member, f"{prefix}.{key}".removeprefix(".")) for key, member in value.items()}
+        return {
+            key: _without(member, paths, path) for key, (member, path) in kept.items() if not _is_wrong(path, paths)
+        }
+    if isinstance(value, list):
+        return [_without(member, paths, f"{prefix}[{index}]") for index, member in enumerate(value)]
+    return value
+
+
+def _is_wrong(path: str, paths: Sequence[str]) -> bool:
+    return path in paths or any(re.fullmatch(re.escape(path) + r"\[[0-9]+\]", wrong) for wrong in paths)
+
+
+def _with_absolute_addresses(spec: layers.Layer, *, local: bool) -> tuple[layers.Layer, list[Problem]]:
+    """Give every address its one spelling, so that equal stores are equal in the identity."""
+    problems = []
+    for path, holder in _address_holders(spec):
+        uri = holder.get("uri")
+        if isinstance(uri, str) and uri and (local or "://" in uri):
+            try:
+                holder["uri"] = normalize_uri(uri)
+            except InputError as error:
+                problems.append(Problem(path, error.message))
+                del holder["uri"]
+    return spec, problems
+
+
+def _address_holders(spec: layers.Layer) -> Iterator[tuple[str, dict[str, Any]]]:
+    sections = [(f"{name}.uri", spec.get(name)) for name in ("storage", "data", "tokenizer")]
+    data = spec.get("data")
+    stages = data.get("stages") if isinstance(data, dict) else None
+    if isinstance(stages, list):
+        sections += [(f"data.stages[{index}].uri", stage) for index, stage in enumerate(stages)]
+    for path, section in sections:
+        if isinstance(section, dict):
+            yield path, section
+
+
+def _envelope_problems(document: Any) -> list[str]:
+    """What is wrong around `spec`."""
+    if not isinstance(document, Mapping):
+        return [f"must be an object with apiVersion, kind, metadata and spec, found {shown(document)}"]
+    problems = [
+        f"{key}: unknown field{nearest(str(key), _ROOT_FIELDS)}; fields here are {', '.join(_ROOT_FIELDS)}"
+        for key in document
+        if key not in _ROOT_FIELDS
+    ]
+    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if key not in document:
+            problems.append(f"{key}: needs a value; write {key}: {wanted}")
+        elif document[key] != wanted:
+            problems.append(f"{key}: must be {wanted}, found {shown(document[key])}")
+    for key in ("metadata", "spec"):
+        if not isinstance(document.get(key) or {}, Mapping):
+            problems.append(f"{key}: must be an object with fields, found {shown(document[key])}")
+    return problems
+
+
+def _name_problems(name: Any) -> list[str]:
+    if name is None:
+        return ["metadata.name: needs a value, the run's name"]
+    try:
+        _NAME.validate_python(name, strict=True)
+    except ValidationError:
+        pass
+    else:
+        if len(name) <= MAX_NAME:
+            return []
+    return [
+        f"metadata.name: must be at most {MAX_NAME} lower-case letters, digits and dashes, beginning and ending with a letter"
+        f" or digit, found {shown(name)}"
+    ]

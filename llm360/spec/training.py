@@ -1,0 +1,82 @@
+"""`spec.training`: everything that decides the numbers of the training itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llm360.spec.base import MAX_EXACT, MAX_STEPS, Section, optional, setting
+
+
+class Optimizer(Section):
+    """AdamW, with decoupled weight decay."""
+
+    kind: Literal["adamw"] = setting("The optimizer.")
+    beta1: float = setting("Decay of the first moment.", unit="ratio", ge=0, lt=1)
+    beta2: float = setting("Decay of the second moment.", unit="ratio", ge=0, lt=1)
+    epsilon: float = setting("Added to the root of the second moment.", unit="gradient", gt=0, le=1)
+    weight_decay: float = setting(
+        "Share of a weight that a step takes away, times the learning rate.", unit="ratio", ge=0, le=10
+    )
+    weight_decay_on: Literal["all", "matrices"] = setting(
+        "all: every parameter decays (Amber); matrices: biases and norms do not."
+    )
+    matrix_learning_rate_multiplier: float = setting(
+        "Multiplies the learning rate of the matrices inside the blocks (muP; CrystalCoder 0.0625).",
+        unit="ratio",
+        gt=0,
+        le=1e6,
+    )
+
+
+class Schedule(Section):
+    """Learning rate by finished optimizer steps: a linear rise from 0, then the decay."""
+
+    kind: Literal["cosine", "linear", "constant"] = setting("Form of the decay after the warm-up.")
+    peak_learning_rate: float = setting("Learning rate at the end of the warm-up.", unit="1", gt=0, le=10)
+    end_learning_rate: float = setting(
+        "Learning rate at the end of the decay and from then on; constant does not use it.", unit="1", ge=0, le=10
+    )
+    warmup_steps: int = setting(
+        "Steps over which the learning rate rises linearly from 0 to the peak.", unit="steps", ge=0, le=MAX_STEPS
+    )
+    decay_steps: int | None = optional(
+        "Step, counted from the stage's first with the warm-up included, at which the decay reaches endLearningRate."
+        " Unset: the stage's last step.",
+        unit="steps",
+        ge=1,
+        le=MAX_STEPS,
+    )
+
+
+class Training(Section):
+    """Batch, length, optimizer, schedule, precision and seed."""
+
+    seed: int = setting(
+        "Seed of the first values, and of the data that a recipe prepares.", unit="1", ge=0, le=MAX_EXACT
+    )
+    sequence_length: int = setting(
+        "Inputs per sequence; every row of the data has as many.", unit="tokens", ge=1, le=2**24
+    )
+    batch_size: int = setting(
+        "Sequences per optimizer step over all workers; it need not be a multiple of their number.",
+        unit="sequences",
+        ge=1,
+        le=2**24,
+    )
+    steps: int | None = optional(
+        "Most optimizer steps of a stage. Unset: as many as its data gives.", unit="steps", ge=1, le=MAX_STEPS
+    )
+    optimizer: Optimizer = setting("The optimizer.")
+    schedule: Schedule = setting("The learning rate's schedule.")
+    gradient_clip: float | None = optional(
+        "Largest global norm of the gradient; a longer one is scaled down to it. Unset: no limit.",
+        unit="gradient norm",
+        gt=0,
+        le=1e6,
+    )
+    precision: Literal["fp32", "bf16"] = setting(
+        "Of parameters and activations in a step; master weights, optimizer state and reductions are always fp32."
+    )
+    deterministic: bool = setting(
+        "Whether only deterministic kernels are used, so that the same device, world size and threads give the same bits."
+    )
