@@ -16,8 +16,9 @@ How the pieces fit, seen from the training loop and the driver:
                                                              verify_checkpoint_files(storage, prefix, manifest, "state")
 
 `storage` is rooted at the release everywhere. A `RankPart` is a pydantic model: it pickles, or travels as JSON by
-`model_dump(mode="json")` and `RankPart.model_validate`. Failures of the writing behind are raised by the next `start`, `poll` or `wait`.
-`load_state` raises IntegrityError on every rank when a file is missing or differs: fall back to an older checkpoint.
+`model_dump(mode="json")` and `RankPart.model_validate`. Failures of the writing behind are raised by the next `start`,
+`poll` or `wait`. `load_state` raises IntegrityError on every rank when a file is missing or differs: fall back to an
+older checkpoint.
 Parameters are known by their Hugging Face names; `rename` maps a module's to those.
 
     layout      which file holds which parameter, which rank writes it      pure

@@ -23,8 +23,6 @@ STATE_FOLDER = "state"
 INDEX_NAME = "model.safetensors.index.json"
 
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
-# What activation checkpointing and torch.compile put into a parameter's path; the checkpoint does not know of them.
-_WRAPPERS = re.compile(r"(_checkpoint_wrapped_module|_orig_mod)\.")
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,6 @@ class Group:
     model_file: str
     state_file: str
     names: tuple[str, ...]
-
-
-def plain_name(name: str) -> str:
-    """A parameter's path in the module without the wrappers around it."""
-    return _WRAPPERS.sub("", name)
 
 
 def state_name(name: str, kind: str) -> str:

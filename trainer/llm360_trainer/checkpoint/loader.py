@@ -19,7 +19,7 @@ from llm360.errors import InputError, IntegrityError, StorageError, StorageUnava
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import STATE_FOLDER, STATE_KINDS, Rename, state_name
-from llm360_trainer.checkpoint.shards import holders, local_rows, num_rows, parameters_by_name, world
+from llm360_trainer.checkpoint.shards import holders, local_rows, num_rows, parameters_by_name, state_tensor, world
 from llm360_trainer.checkpoint.tensorfile import LENGTH_BYTES, Extent, header_length, parse_header
 from llm360_trainer.checkpoint.verify import Finding, inspect_files, refuse_faulty
 
@@ -53,7 +53,7 @@ def load_state(
         prefix: The checkpoint's folder.
         manifest: Its digest is already checked against the ledger's entry.
         model: Sharded as it will train, on any number of ranks.
-        optimizer: AdamW over the model's parameters; its moments are made where it has none yet.
+        optimizer: AdamW whose moments and step counts exist, as `build_optimizer` makes it; filled in place.
         rename: From a parameter's name in the module to its Hugging Face name.
         verify: False only where `verify_checkpoint_files` has just passed for the state.
 
@@ -74,11 +74,13 @@ def load_state(
         reads = [
             read
             for name, parameter in sorted(parameters.items())
-            for kind, target in _targets(parameter, optimizer, manifest.step).items()
+            for kind, target in _targets(parameter, optimizer).items()
             for read in _reads_of(name, parameter, target, *_locate(state_name(name, kind), parameter, extents))
         ]
         for _ in pool.map(lambda read: _fetch(root, read), reads):
             pass
+        for parameter in parameters.values():
+            optimizer.state[parameter]["step"].fill_(manifest.step)
 
 
 def _check_shapes(prefix: str, manifest: CheckpointManifest, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -133,17 +135,9 @@ def _locate(name: str, parameter: nn.Parameter, extents: Mapping[str, tuple[str,
     return file, extent
 
 
-def _targets(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, step: int) -> Mapping[str, torch.Tensor]:
-    """This rank's memory of a parameter's master weight and moments; the optimizer's state is made and its step set."""
-    group = next(group for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
-    # torch.optim.AdamW keeps the step count beside the parameter for kernels that read it there, else on the CPU.
-    beside = group.get("fused") or group.get("capturable")
-    state = optimizer.state[parameter]
-    state["step"] = torch.tensor(float(step), device=parameter.device if beside else "cpu")
-    for kind in ("exp_avg", "exp_avg_sq"):
-        if kind not in state:
-            state[kind] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-    return {"master": local_rows(parameter)} | {k: local_rows(state[k]) for k in ("exp_avg", "exp_avg_sq")}
+def _targets(parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """This rank's memory of a parameter's master weight and moments, by kind."""
+    return {kind: local_rows(state_tensor(parameter, optimizer, kind)) for kind in STATE_KINDS}
 
 
 def _reads_of(name: str, parameter: nn.Parameter, target: torch.Tensor, file: str, extent: Extent) -> Iterator[_Read]:
@@ -152,7 +146,7 @@ def _reads_of(name: str, parameter: nn.Parameter, target: torch.Tensor, file: st
     rows = next(rows for rows in holders(name, parameter, rank) if rows.rank == rank)
     start = extent.start + rows.start * (parameter.numel() // num_rows(parameter)) * _ITEM_BYTES
     if rows.stop > rows.start:
-        for piece in target.view(-1).split(_RANGE_BYTES // _ITEM_BYTES):
+        for piece in torch.split(target.view(-1), _RANGE_BYTES // _ITEM_BYTES):
             yield _Read(file, start, piece)
             start += piece.numel() * _ITEM_BYTES
 

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from llm360.errors import InputError
-from llm360_trainer.checkpoint.layout import STATE_KINDS, Group, Rename, plain_name
+from llm360_trainer.checkpoint.layout import STATE_KINDS, Group, Rename
 
 
 class Rows(NamedTuple):
@@ -42,7 +42,7 @@ def parameters_by_name(model: nn.Module, rename: Rename) -> dict[str, nn.Paramet
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-    return {rename(plain_name(name)): parameter for name, parameter in model.named_parameters()}
+    return {rename(name): parameter for name, parameter in model.named_parameters()}
 
 
 def num_rows(tensor: torch.Tensor) -> int:
@@ -54,6 +54,12 @@ def local_rows(tensor: torch.Tensor) -> torch.Tensor:
     """The memory of the rows that this rank holds: writing to it writes to the parameter."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def state_tensor(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, kind: str) -> torch.Tensor:
+    """The master weight (the parameter itself) or one of AdamW's moments, sharded as the parameter is."""
+    tensor: torch.Tensor = parameter if kind == "master" else optimizer.state[parameter][kind]
+    return tensor
 
 
 def holders(name: str, tensor: torch.Tensor, reader: int) -> tuple[Rows, ...]:
@@ -74,7 +80,8 @@ def holders(name: str, tensor: torch.Tensor, reader: int) -> tuple[Rows, ...]:
         )
     ranks = tensor.device_mesh.mesh
     # One line per replica; a tensor that is replicated everywhere is a line per rank.
-    lines = (ranks.movedim(sharded[0], -1).flatten(0, -2) if sharded else ranks.reshape(-1, 1)).tolist()
+    by_replica = ranks.movedim(sharded[0], -1).reshape(-1, ranks.shape[sharded[0]]) if sharded else ranks.reshape(-1, 1)
+    lines = by_replica.tolist()
     line = next((line for line in lines if reader in line), lines[0])
     size = -(-rows // len(line))
     return tuple(Rows(rank, min(i * size, rows), min((i + 1) * size, rows)) for i, rank in enumerate(line))
@@ -91,7 +98,7 @@ def gather_groups(
     Args:
         groups: The plan; group g is owned by rank `g mod W`.
         parameters: All parameters by name.
-        optimizer: AdamW; a parameter that it has not stepped yet has moments of zero.
+        optimizer: AdamW whose moments exist, as `build_optimizer` makes it.
         allocate: Gives the fp32 CPU tensor for a parameter's name and kind; called on the owner alone.
     """
     rank, world_size = world()
@@ -99,20 +106,15 @@ def gather_groups(
         turn = groups[first : first + world_size]
         for kind in STATE_KINDS:
             tensors = {name: parameters[name] for group in turn for name in group.names}
-            local = {name: _state_of(parameter, optimizer, kind) for name, parameter in tensors.items()}
+            local = {
+                name: local_rows(state_tensor(parameter, optimizer, kind)).float().reshape(-1)
+                for name, parameter in tensors.items()
+            }
             for name, rows, values in _exchange(turn, tensors, local, rank, world_size):
                 whole = allocate(name, kind, tensors[name]).view(num_rows(tensors[name]), -1)
                 whole[rows.start : rows.stop].copy_(values.view(rows.stop - rows.start, -1), non_blocking=True)
     if any(parameter.is_cuda for parameter in parameters.values()):
         torch.cuda.current_stream().synchronize()
-
-
-def _state_of(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, kind: str) -> torch.Tensor:
-    """This rank's rows of the master weight or of a moment, fp32, flat, on the parameter's device."""
-    tensor = parameter if kind == "master" else optimizer.state.get(parameter, {}).get(kind)
-    if tensor is None:
-        return torch.zeros_like(local_rows(parameter), dtype=torch.float32).reshape(-1)
-    return local_rows(tensor).float().reshape(-1)
 
 
 def _exchange(
@@ -142,4 +144,4 @@ def _exchange(
     source = torch.cat(outgoing) if outgoing else next(iter(local.values())).new_empty(0)
     target = source.new_empty(sum(received))
     dist.all_to_all_single(target, source, received, sent)
-    return [(name, rows, values) for (name, rows), values in zip(arriving, target.split(sizes), strict=True)]
+    return [(name, rows, values) for (name, rows), values in zip(arriving, torch.split(target, sizes), strict=True)]

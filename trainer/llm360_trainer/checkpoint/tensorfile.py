@@ -146,4 +146,4 @@ def cut_parts(pieces: Iterable[memoryview], part_bytes: int) -> Iterator[bytes]:
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """A contiguous CPU tensor's memory (little endian on every machine that torch runs on), without a copy."""
-    return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data

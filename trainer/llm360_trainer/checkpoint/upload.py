@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -64,7 +65,7 @@ def write_files(job: Job) -> RankPart:
     state: list[TensorRecord] = []
     for name, data in sorted(job.small_files.items()):
         key = f"{MODEL_FOLDER}/{name}"
-        _patiently(job, key, lambda key=key, data=data: job.storage.put(key, data))
+        _patiently(job, key, partial(job.storage.put, key, data))
         files.append(FileRecord(key=key, bytes=len(data), sha256=sha256_digest(data)))
     owned = [group for group in job.groups if group.owner == job.rank]
     for group in owned:
@@ -74,7 +75,7 @@ def write_files(job: Job) -> RankPart:
             (group.model_file, weights, job.model_dtype, model),
             (group.state_file, moments, torch.float32, state),
         ):
-            sent = _patiently(job, key, lambda k=key, t=tensors, d=dtype: upload_tensors(job.storage, k, t, d))
+            sent = _patiently(job, key, partial(upload_tensors, job.storage, key, tensors, dtype))
             files.append(FileRecord(key=key, bytes=sent.bytes, sha256=sent.sha256))
             records.extend(
                 TensorRecord(name=name, file=key, dtype=DTYPE_NAMES[dtype], shape=tuple(tensor.shape), sha256=digest)

@@ -70,7 +70,7 @@ class CheckpointWriter:
             step: Finished optimizer steps.
             prefix: Where the files go, such as `checkpoints/step_000000762/a003`.
             model: Parameters are plain, or sharded over dim 0 by FSDP2 (with or without replicas).
-            optimizer: AdamW over the model's parameters.
+            optimizer: AdamW whose moments exist, as `build_optimizer` makes it.
 
         Returns:
             Seconds for which training stood still, the waiting included.
