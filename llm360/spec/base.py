@@ -35,7 +35,7 @@ class Section(BaseModel):
 
 
 def setting(description: str, *, unit: str | None = None, **bounds: Any) -> Any:
-    """A field of every complete run: what it means, the unit of its number, its bounds. The text is what `kubectl explain` prints.
+    """A field of every complete run: what it means, the unit of its number, its bounds.
 
     Args:
         description: One or two sentences; the first says what the field is.

@@ -48,9 +48,7 @@ class CheckpointSchedule(Section):
 class Checkpoints(Section):
     """dtype and schedule say what is published and belong to the run's identity; the others may change."""
 
-    dtype: Literal["float32", "bfloat16"] = setting(
-        "Type of the published model's numbers; the state is always float32."
-    )
+    dtype: Literal["float32", "bfloat16"] = setting("Of the published model's numbers; the state is always float32.")
     schedule: CheckpointSchedule = setting("After which steps a checkpoint is published.")
     resume_every: int | None = optional(
         "Between published checkpoints one for resuming is written after every so many steps of the run; the last two"

@@ -43,9 +43,7 @@ class Pods(Section):
 class Workers(Pods):
     """The pods that train."""
 
-    replicas: int = setting(
-        "Number of worker pods; llm360 run starts as many processes.", unit="pods", ge=1, le=100_000
-    )
+    replicas: int = setting("Number of worker pods; on one machine, of processes.", unit="pods", ge=1, le=100_000)
     device: Literal["cpu", "cuda"] = setting("What the ranks compute on: one rank per GPU, or one per pod on cpu.")
     gpus: int = setting("GPUs of a pod; 0 with device cpu.", unit="GPUs", ge=0, le=64)
 

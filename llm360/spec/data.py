@@ -27,7 +27,7 @@ class Stage(Section):
         "Most optimizer steps of the stage. Unset: training.steps.", unit="steps", ge=1, le=MAX_STEPS
     )
     schedule: Schedule | None = optional(
-        "Learning rate of the stage; its steps count from the stage's first. What is unset comes from training.schedule."
+        "Learning rate; its steps count from the stage's first. What is unset comes from training.schedule."
     )
 
 
@@ -47,9 +47,8 @@ class Data(Section):
         " next chunk (Pythia)."
     )
     stages: tuple[Stage, ...] = setting(
-        "Stages in their order. A stage takes what it does not state from data and training, and from the preset's stage"
-        " of the same name. Unset: one stage, stage1.",
-        min_length=1,
+        "Stages in their order. A stage takes what it does not state from data and training, and from the preset's"
+        " stage of the same name. Unset: one stage, stage1.",
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import yaml
 
@@ -25,7 +25,7 @@ _FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader with the numbers and booleans of YAML 1.2, refusing duplicate keys."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys are distinct strings."""
@@ -58,7 +58,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["
 class _Dumper(yaml.SafeDumper):
     """YAML's safe dumper that also quotes the strings which `_Loader` would read as numbers."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, _data: Any) -> bool:
         """Write equal values out each time; anchors are hard to read."""
         return True
 

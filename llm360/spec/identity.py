@@ -73,11 +73,11 @@ def _is_split(path: str) -> bool:
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every scalar and every empty container as (path, canonical JSON)."""
-    if isinstance(value, Mapping) and value:
+    """Every scalar and every list of scalars as (path, canonical JSON)."""
+    if isinstance(value, Mapping):
         for key, member in value.items():
             yield from _leaves(member, f"{path}.{key}")
-    elif isinstance(value, (list, tuple)) and value:
+    elif isinstance(value, list) and any(isinstance(member, Mapping) for member in value):
         for index, member in enumerate(value):
             yield from _leaves(member, f"{path}[{index}]")
     else:

@@ -81,6 +81,10 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
+DERIVED = ("model.numKeyValueHeads", "model.headDim", "model.maxPositionEmbeddings", "data.stages")
+"""Fields that are never missing for themselves, only with what they follow from."""
+
+
 def fill_derived(spec: Layer) -> Layer:
     """Add values that follow from others where none is stated; operands of a wrong type derive nothing."""
     spec = copy.deepcopy(spec)
@@ -92,7 +96,8 @@ def fill_derived(spec: Layer) -> Layer:
         model.setdefault("headDim", hidden_size // num_heads)
     if _is_count(training.get("sequenceLength")):
         model.setdefault("maxPositionEmbeddings", training["sequenceLength"])
-    data.setdefault("stages", [{"name": "stage1"}])
+    if data.get("stages") in (None, []):
+        data["stages"] = [{"name": "stage1"}]
     stages = data["stages"]
     for stage in stages if isinstance(stages, list) else []:
         if isinstance(stage, dict) and isinstance(stage.get("schedule"), dict):

@@ -51,9 +51,7 @@ class Mup(Section):
 class Initializer(Section):
     """A distribution with mean 0 from which a tensor's first values are drawn."""
 
-    kind: Literal["normal", "truncated_normal"] = setting(
-        "normal, or truncated_normal, which draws nothing beyond cut."
-    )
+    kind: Literal["normal", "truncated_normal"] = setting("truncated_normal draws nothing beyond cut.")
     std: float = setting("Standard deviation before any cut.", unit="weight", ge=0, le=10)
     cut: float | None = optional(
         "Largest absolute value drawn; truncated_normal needs it, normal has none.", unit="weight", gt=0, le=100

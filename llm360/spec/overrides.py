@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -42,7 +43,7 @@ def apply_override(root: dict[str, Any], text: str) -> None:
     """
     path, value = parse_override(text)
     target: Any = root
-    for part, following in zip(path, path[1:], strict=False):
+    for part, following in itertools.pairwise(path):
         target = _member(target, part, [] if isinstance(following, int) else {}, text)
     _assign(target, path[-1], value, text)
 

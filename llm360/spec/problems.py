@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from llm360.spec.base import Section
@@ -50,16 +51,15 @@ def describe(error: ErrorDetails, root: type[Section]) -> Problem:
     if error["type"] == "extra_forbidden":
         return Problem(path_of(loc), _unknown(loc, root))
     found = error["input"]
-    return Problem(
-        path_of(loc), f"{_expected(error)}, found {shown(found)}{_advice(error, found)}{_meaning(loc, root)}"
-    )
+    kind = " (a string)" if isinstance(found, str) and error["type"] in _KINDS else ""
+    sentence = f"{_expected(error)}, found {shown(found)}{kind}{_advice(error, found)}{_meaning(loc, root)}"
+    return Problem(path_of(loc), sentence)
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut to a readable length, with its type where that may surprise."""
+    """A value as JSON, cut to a readable length."""
     text = json.dumps(value, ensure_ascii=False)
-    text = text if len(text) <= 60 else f"{text[:57]}…"
-    return f"{text} (a string)" if isinstance(value, str) else text
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 _KINDS = {
@@ -123,15 +123,20 @@ def _is_scalar(text: str) -> bool:
 
 def _meaning(loc: Sequence[str | int], root: type[Section]) -> str:
     """The field's description, as a reminder of what is wanted."""
-    names = [part for part in loc if isinstance(part, str)]
+    fields = list(_fields_along(loc, root))
+    return f". {fields[-1].description}" if fields else ""
+
+
+def _fields_along(loc: Sequence[str | int], root: type[BaseModel]) -> Iterator[FieldInfo]:
+    """The fields that a location leads through, as far as they are known."""
     model: type[BaseModel] | None = root
-    description = None
-    for name in names:
-        field = next((field for field in model.model_fields.values() if field.alias == name), None) if model else None
-        if field is None:
-            break
-        description, model = field.description, model_in(field.annotation)
-    return f". {description}" if description else ""
+    for name in loc:
+        if isinstance(name, str) and model is not None:
+            field = next((field for field in model.model_fields.values() if field.alias == name), None)
+            if field is None:
+                return
+            yield field
+            model = model_in(field.annotation)
 
 
 def _missing(loc: Sequence[str | int]) -> str:
@@ -142,15 +147,12 @@ def _missing(loc: Sequence[str | int]) -> str:
 
 def _unknown(loc: Sequence[str | int], root: type[Section]) -> str:
     word = str(loc[-1])
-    model: type[BaseModel] | None = root
-    for name in loc[:-1]:
-        if isinstance(name, str) and model is not None:
-            model = next(
-                (model_in(field.annotation) for field in model.model_fields.values() if field.alias == name), None
-            )
+    fields = list(_fields_along(loc[:-1], root))
+    model = model_in(fields[-1].annotation) if fields else root
     names = [str(field.alias) for field in model.model_fields.values()] if model else []
     elsewhere = [path for path in field_paths(root) if path.rsplit(".", 1)[-1].lower() == word.lower()]
-    hint = nearest(word, names) or (f" (did you mean spec.{elsewhere[0]}?)" if elsewhere else "")
+    there = min(elsewhere, key=lambda path: path.count("."), default=None)
+    hint = nearest(word, names) or (f" (did you mean 'spec.{there}'?)" if there else "")
     return f"unknown field{hint}; fields here are {', '.join(names)}"
 
 

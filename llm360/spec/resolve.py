@@ -103,10 +103,8 @@ def resolve(document: Any, overrides: Sequence[str] = (), *, local: bool = False
         SpecError: one or more fields are wrong; all are listed.
         InputError: an override is no assignment.
     """
+    root = _metadata_and_spec(document)
     envelope = _envelope_problems(document)
-    if envelope and not (isinstance(document, Mapping) and isinstance(document.get("spec") or {}, Mapping)):
-        raise SpecError(envelope)
-    root = {"metadata": dict(document.get("metadata") or {}), "spec": layers.without_nulls(document.get("spec") or {})}
     for text in overrides:
         if parse_override(text)[0] == ("spec", "preset"):
             apply_override(root, text)
@@ -149,7 +147,11 @@ def _validate(
     """
     complete, problems = _with_absolute_addresses(layers.fill_derived(stated), local=local)
     spec, found = _parse(complete)
-    problems += [problem for problem in found if is_preset_known or not problem.is_missing]
+    problems += [
+        problem
+        for problem in found
+        if not problem.is_missing or (is_preset_known and problem.path not in layers.DERIVED)
+    ]
     if spec is None:
         repaired = _without(complete, [problem.path for problem in found if not problem.is_missing])
         spec, _ = _parse(layers.fill_derived(layers.merge(base, repaired)))
@@ -167,19 +169,14 @@ def _parse(spec: layers.Layer) -> tuple[ResolvedSpec | None, list[Problem]]:
 
 
 def _without(value: Any, paths: Sequence[str], prefix: str = "") -> Any:
-    """The value without the members at the paths; a list with a wrong entry goes as a whole."""
-    if isinstance(value, dict):
-        kept = {key: (member, f"{prefix}.{key}".removeprefix(".")) for key, member in value.items()}
-        return {
-            key: _without(member, paths, path) for key, (member, path) in kept.items() if not _is_wrong(path, paths)
-        }
-    if isinstance(value, list):
-        return [_without(member, paths, f"{prefix}[{index}]") for index, member in enumerate(value)]
-    return value
-
-
-def _is_wrong(path: str, paths: Sequence[str]) -> bool:
-    return path in paths or any(re.fullmatch(re.escape(path) + r"\[[0-9]+\]", wrong) for wrong in paths)
+    """The value without the members at the paths; a list with something wrong in it goes as a whole."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without(member, paths, f"{prefix}{key}.")
+        for key, member in value.items()
+        if not any(wrong == f"{prefix}{key}" or wrong.startswith(f"{prefix}{key}[") for wrong in paths)
+    }
 
 
 def _with_absolute_addresses(spec: layers.Layer, *, local: bool) -> tuple[layers.Layer, list[Problem]]:
@@ -207,10 +204,23 @@ def _address_holders(spec: layers.Layer) -> Iterator[tuple[str, dict[str, Any]]]
             yield path, section
 
 
-def _envelope_problems(document: Any) -> list[str]:
-    """What is wrong around `spec`."""
+def _metadata_and_spec(document: Any) -> dict[str, Any]:
+    """The two parts that are read, as copies that may be changed."""
     if not isinstance(document, Mapping):
-        return [f"must be an object with apiVersion, kind, metadata and spec, found {shown(document)}"]
+        raise SpecError([f"must be an object with apiVersion, kind, metadata and spec, found {shown(document)}"])
+    parts = {key: {} if document.get(key) is None else document[key] for key in ("metadata", "spec")}
+    problems = [
+        f"{key}: must be an object with fields, found {shown(part)}"
+        for key, part in parts.items()
+        if not isinstance(part, Mapping)
+    ]
+    if problems:
+        raise SpecError(problems)
+    return {key: layers.without_nulls(dict(part)) for key, part in parts.items()}
+
+
+def _envelope_problems(document: Mapping[str, Any]) -> list[str]:
+    """What is wrong beside `metadata` and `spec`."""
     problems = [
         f"{key}: unknown field{nearest(str(key), _ROOT_FIELDS)}; fields here are {', '.join(_ROOT_FIELDS)}"
         for key in document
@@ -221,9 +231,6 @@ def _envelope_problems(document: Any) -> list[str]:
             problems.append(f"{key}: needs a value; write {key}: {wanted}")
         elif document[key] != wanted:
             problems.append(f"{key}: must be {wanted}, found {shown(document[key])}")
-    for key in ("metadata", "spec"):
-        if not isinstance(document.get(key) or {}, Mapping):
-            problems.append(f"{key}: must be an object with fields, found {shown(document[key])}")
     return problems
 
 
@@ -238,6 +245,6 @@ def _name_problems(name: Any) -> list[str]:
         if len(name) <= MAX_NAME:
             return []
     return [
-        f"metadata.name: must be at most {MAX_NAME} lower-case letters, digits and dashes, beginning and ending with a letter"
-        f" or digit, found {shown(name)}"
+        f"metadata.name: must be at most {MAX_NAME} lower-case letters, digits and dashes, beginning and ending with a"
+        f" letter or digit, found {shown(name)}"
     ]

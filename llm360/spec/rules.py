@@ -6,6 +6,7 @@ told twice) and yields a path and a sentence for each thing that is wrong.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -77,8 +78,8 @@ def key_value_heads_divide_heads(spec: ResolvedSpec) -> Iterator[tuple[str, str]
         divisors = [str(number) for number in range(1, num_heads + 1) if num_heads % number == 0]
         yield (
             "model.numKeyValueHeads",
-            f"{num_key_value_heads} does not divide model.numHeads ({num_heads}): each key and value head serves the same"
-            f" number of heads; take one of {', '.join(divisors)}",
+            f"{num_key_value_heads} does not divide model.numHeads ({num_heads}): each key and value head serves"
+            f" equally many; take one of {', '.join(divisors)}",
         )
 
 
@@ -89,8 +90,8 @@ def rotated_dimensions_pair_up(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     if rotated != int(rotated) or int(rotated) % 2 or rotated < 2:
         yield (
             "model.rotary.fraction",
-            f"{spec.model.rotary.fraction:g} of model.headDim ({spec.model.head_dim}) is {rotated:g} dimensions: they turn in"
-            " pairs, so an even number of at least 2 is needed; change the fraction or headDim",
+            f"{spec.model.rotary.fraction:g} of model.headDim ({spec.model.head_dim}) is {rotated:g} dimensions: they"
+            " turn in pairs, so an even number of at least 2 is needed; change the fraction or headDim",
         )
 
 
@@ -144,7 +145,7 @@ def stage_names_differ(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
         if first != index:
             yield (
                 f"data.stages[{index}].name",
-                f"'{stage.name}' is already the name of data.stages[{first}]; rename one",
+                f"'{stage.name}' is the name of data.stages[{first}] too; rename one",
             )
 
 
@@ -169,8 +170,8 @@ def warm_up_ends_in_time(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
         if schedule.decay_steps is not None and schedule.warmup_steps >= schedule.decay_steps:
             yield (
                 f"{path}.warmupSteps",
-                f"{schedule.warmup_steps} is not below decaySteps ({schedule.decay_steps}), which counts the warm-up too:"
-                " nothing is left to decay; shorten the warm-up",
+                f"{schedule.warmup_steps} is not below decaySteps ({schedule.decay_steps}), which counts the warm-up"
+                " too, so nothing is left to decay; shorten the warm-up",
             )
         if steps is not None and schedule.warmup_steps > steps:
             yield (
@@ -207,7 +208,7 @@ def _schedules(spec: ResolvedSpec) -> Iterator[tuple[str, Schedule, int | None]]
 def checkpoint_steps_ascend(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     """Listed steps ascend."""
     steps = spec.checkpoints.schedule.steps
-    for index, (before, step) in enumerate(zip(steps, steps[1:], strict=False), 1):
+    for index, (before, step) in enumerate(itertools.pairwise(steps), 1):
         if step <= before:
             yield (
                 f"checkpoints.schedule.steps[{index}]",
@@ -247,8 +248,8 @@ def every_rank_has_work(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
         if batch_size < world_size:
             yield (
                 path,
-                f"{batch_size} sequences cannot be shared by {world_size} ranks (cluster.workers): each needs at least one;"
-                " raise the batch or take fewer workers",
+                f"{batch_size} sequences cannot be shared by {world_size} ranks (cluster.workers): each needs at least"
+                " one; raise the batch or take fewer workers",
             )
 
 

@@ -54,9 +54,7 @@ class Training(Section):
     seed: int = setting(
         "Seed of the first values, and of the data that a recipe prepares.", unit="1", ge=0, le=MAX_EXACT
     )
-    sequence_length: int = setting(
-        "Inputs per sequence; every row of the data has as many.", unit="tokens", ge=1, le=2**24
-    )
+    sequence_length: int = setting("Inputs per sequence, as in every row of the data.", unit="tokens", ge=1, le=2**24)
     batch_size: int = setting(
         "Sequences per optimizer step over all workers; it need not be a multiple of their number.",
         unit="sequences",
@@ -78,5 +76,6 @@ class Training(Section):
         "Of parameters and activations in a step; master weights, optimizer state and reductions are always fp32."
     )
     deterministic: bool = setting(
-        "Whether only deterministic kernels are used, so that the same device, world size and threads give the same bits."
+        "Whether only deterministic kernels are used, so that the same device, world size and threads give the"
+        " same bits."
     )
