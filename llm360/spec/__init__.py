@@ -18,7 +18,7 @@ The CRD's schema and the reference page come from the same sections (`schema`, `
 
 from llm360.spec.identity import identity_changes, is_identity
 from llm360.spec.layers import preset_names, preset_text
-from llm360.spec.resolve import load_run, read_document, resolve, resolved_from_json
+from llm360.spec.resolution import load_run, read_document, resolve, resolved_from_json
 from llm360.spec.run import API_VERSION, KIND, ResolvedRun, ResolvedSpec, ResolvedStage
 
 __all__ = [

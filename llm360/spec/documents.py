@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable
-from typing import Any, ClassVar, TextIO
+from typing import Any, TextIO
 
 import yaml
 
@@ -25,7 +25,7 @@ _FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader with the numbers and booleans of YAML 1.2, refusing duplicate keys."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - its base declares it so
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys are distinct strings."""

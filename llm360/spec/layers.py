@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from llm360.spec import documents
 
@@ -30,12 +30,12 @@ def preset_text(name: str) -> str:
 
 def preset_layer(name: str) -> Layer:
     """The values that a preset states."""
-    return copy.deepcopy(_read(name))
+    return merge(_read(name))
 
 
 def default_layer() -> Layer:
     """The built-in values."""
-    return copy.deepcopy(_read("_defaults"))
+    return merge(_read("_defaults"))
 
 
 @cache
@@ -44,16 +44,16 @@ def _read(name: str) -> Layer:
     return layer
 
 
-def merge(*layers: Any) -> Any:
+def merge(*layers: Layer) -> Layer:
     """Lay each value over those before it, field by field; lists are replaced whole.
 
-    Lists of objects that all have a `name` (stages, tasks) say which there are and in which order; an object
+    The result shares nothing with the layers. Lists of objects that all have a `name` (stages, tasks) say which there are and in which order; an object
     takes what it does not state from the one of the same name below.
     """
-    merged: Any = {}
+    merged: Layer = {}
     for layer in layers:
         merged = _over(merged, layer)
-    return merged
+    return copy.deepcopy(merged)
 
 
 def _over(lower: Any, upper: Any) -> Any:
@@ -111,5 +111,5 @@ def _section(spec: Layer, name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
