@@ -2,16 +2,16 @@
 
 Pure: entries in, facts out. Resuming, verifying, reporting and status all derive from here.
 
-The *branch* is the line of checkpoints that the run stands on. `fallback` and `rewind` go back to one of its
-checkpoints and give up those after it; a new checkpoint at or before the step of others replaces them. What
-was given up stays readable (`all_checkpoints`), it is just no longer the run's.
+The *branch* is the line of checkpoints that the run stands on. A new attempt, `fallback` and `rewind` go back to
+one of its checkpoints and give up whatever came after it, checkpoints and records of steps alike; what is made
+from there replaces it. What was given up stays readable (`all_checkpoints`), it is just no longer the run's.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from llm360.release.entries import (
@@ -110,7 +110,6 @@ class History:
         self.complete: Complete | None = None
         self.attempts_since_checkpoint = 0
         self._segments: list[Segment] = []
-        self._records: list[Segment] = []
         self._by_uid: dict[str, Entry] = {}
 
     @classmethod
@@ -157,7 +156,7 @@ class History:
         match entry.body:
             case Attempt() as body:
                 self.attempts_since_checkpoint += 1
-                self._drop_segments_after(body.step)
+                self._go_back(body.checkpoint, body.step)
             case Metrics() as body:
                 self._add_segment(entry, body)
             case Checkpoint() as body:
@@ -216,10 +215,6 @@ class History:
         """The entry that an append with this uid made, if it took effect."""
         return self._by_uid.get(uid)
 
-    def metrics_segments(self) -> list[Segment]:
-        """The run's record of every step: of several the newest attempt's, by step, without overlap."""
-        return list(self._records)
-
     def branch_segments(self, first_step: int, last_step: int) -> list[Segment]:
         """Segments of the branch, as it was trained, that hold steps `first_step` to `last_step`, both inside."""
         return [s for s in self._segments if s.first_step <= last_step and s.last_step >= first_step]
@@ -247,26 +242,10 @@ class History:
         self._drop_segments_after(step)
 
     def _drop_segments_after(self, step: int) -> None:
-        self._segments = [cut for known in self._segments for cut in _without(known, step + 1, None)]
+        """Take back the records of all steps after `step`: another training makes them anew."""
+        kept = [segment for segment in self._segments if segment.first_step <= step]
+        self._segments = [replace(segment, last_step=min(segment.last_step, step)) for segment in kept]
 
     def _add_segment(self, entry: Entry, body: Metrics) -> None:
-        segment = Segment(entry.name, entry.seq, body, body.first_step, body.step)
         self._drop_segments_after(body.first_step - 1)
-        self._segments.append(segment)
-        kept = [cut for known in self._records for cut in _without(known, body.first_step, body.step)]
-        self._records = sorted([*kept, segment], key=lambda record: record.first_step)
-
-
-def _without(segment: Segment, first_step: int, last_step: int | None) -> list[Segment]:
-    """What is left of a segment without the steps from `first_step` to `last_step` (None: to the end)."""
-    parts = []
-    if segment.first_step < first_step:
-        before = min(segment.last_step, first_step - 1)
-        parts.append(_part(segment, segment.first_step, before))
-    if last_step is not None and segment.last_step > last_step:
-        parts.append(_part(segment, max(segment.first_step, last_step + 1), segment.last_step))
-    return parts
-
-
-def _part(segment: Segment, first_step: int, last_step: int) -> Segment:
-    return Segment(segment.name, segment.seq, segment.body, first_step, last_step)
+        self._segments.append(Segment(entry.name, entry.seq, body, body.first_step, body.step))

@@ -133,23 +133,39 @@ class Ledger:
             yield from pool.map(self._read, range(start, stop))
 
     def _read(self, seq: int) -> Entry:
-        try:
-            data = self.storage.get(ledger_key(seq))
-        except ObjectNotFoundError as error:
-            raise IntegrityError(f"{ledger_key(seq)} is missing although later entries were there") from error
-        return Entry.decode(data, seq)
+        return read_entry(self.storage, seq)
 
     def _accept(self, entry: Entry) -> None:
         """Check an entry's link to the one before it and take it in."""
-        head = self._history.head
-        expected = head.name if head else None
-        if entry.prev != expected:
-            raise IntegrityError(f"{entry.key} follows {entry.prev}, but the entry before it is {expected}")
-        if (head is None) != isinstance(entry.body, Genesis):
-            raise IntegrityError(f"{entry.key} is of kind '{entry.kind}'; the first entry, and only it, is 'genesis'")
-        if self._history.entry_of(entry.uid) is not None:
-            raise IntegrityError(f"{entry.key} repeats the uid {entry.uid} of an earlier entry")
+        problem = check_link(entry, self._history.head)
+        if problem is None and self._history.entry_of(entry.uid) is not None:
+            problem = f"repeats the uid {entry.uid} of an earlier entry"
+        if problem is not None:
+            raise IntegrityError(f"{entry.key} {problem}")
         self._history.apply(entry)
+
+
+def read_entry(storage: Storage, seq: int) -> Entry:
+    """Read an entry of a number below the head's and check its form.
+
+    Raises:
+        IntegrityError: it is missing, malformed or not canonical.
+    """
+    try:
+        data = storage.get(ledger_key(seq))
+    except ObjectNotFoundError as error:
+        raise IntegrityError(f"{ledger_key(seq)} is missing although later entries were there") from error
+    return Entry.decode(data, seq)
+
+
+def check_link(entry: Entry, head: Entry | None) -> str | None:
+    """What is wrong with an entry as the follower of `head` (None: as the first of all); None where nothing is."""
+    expected = head.name if head else None
+    if entry.prev != expected:
+        return f"follows the entry {entry.prev}; the one before it is {expected}"
+    if (head is None) != isinstance(entry.body, Genesis):
+        return f"is of kind '{entry.kind}'; the first entry, and only it, is 'genesis'"
+    return None
 
 
 def find_head(storage: Storage, known: int = 0) -> int:

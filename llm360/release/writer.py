@@ -89,7 +89,8 @@ class TrainingWriter:
             The attempt's number: one more than the newest in the chain.
 
         Raises:
-            StorageUnavailableError: call again; one call claims at most one attempt.
+            InputError: the run is complete.
+            StorageUnavailableError: call again; a writer claims at most one attempt.
         """
         data = canonical_json(dict(environment))
 
@@ -105,7 +106,16 @@ class TrainingWriter:
                 operations=dict(operations),
             )
 
-        entry = self.ledger.append(build, allow, uid=self._uid)
+        def guard(history: History) -> None:
+            if history.complete is not None:
+                raise InputError(
+                    f"the run at {self.ledger.storage.uri} is complete: there is nothing left to train",
+                    reason="AlreadyComplete",
+                )
+            if allow is not None:
+                allow(history)
+
+        entry = self.ledger.append(build, guard, uid=self._uid)
         assert isinstance(entry.body, Attempt)
         self._claim = entry.body
         self._environment_digest = sha256_digest(data)

@@ -1,0 +1,141 @@
+"""`llm360 ls`: list a release's checkpoints, attempts and data, as its ledger tells them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from llm360.release.create import open_release
+from llm360.release.history import CheckpointEntry, History
+from llm360.report.text import short_bytes, short_count, short_digest
+from llm360.storage import open_storage
+
+EPILOG = """\
+examples:
+  llm360 ls runs/amber-tiny             checkpoints, attempts and stages
+  llm360 ls runs/amber-tiny --all       also checkpoints that a restart or a rewind gave up
+  llm360 ls https://host/run -o json    the same, with whole digests
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    parser.add_argument("--all", action="store_true", help="also checkpoints that are no longer the run's")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the ledger and print what it lists."""
+    facts = listing(open_release(open_storage(args.uri)).history(), every=args.all)
+    print(json.dumps(facts, indent=2) if args.output == "json" else describe(facts))
+    return 0
+
+
+def listing(history: History, *, every: bool = False) -> dict[str, Any]:
+    """What `ls` shows, as JSON values."""
+    known = list(history.all_checkpoints.values()) if every else history.branch
+    return {
+        "config": history.config_digest,
+        "head": history.head.name if history.head else None,
+        "complete": history.complete is not None,
+        "checkpoints": [_checkpoint(history, checkpoint) for checkpoint in known],
+        "attempts": [
+            {
+                "attempt": body.attempt,
+                "time": entry.time,
+                "fromStep": body.step,
+                "worldSize": body.world_size,
+                "device": body.device,
+            }
+            for entry in history.entries
+            if (body := entry.body).kind == "attempt"
+        ],
+        "stages": [
+            {
+                "stage": stage.stage,
+                "name": stage.name,
+                "firstStep": stage.step,
+                "steps": stage.num_steps,
+                "batchRows": stage.batch_rows,
+                "chunks": len(stage.chunk_rows),
+                "data": stage.data,
+                "manifest": stage.digests.manifest,
+            }
+            for stage in history.stages
+        ],
+    }
+
+
+def _checkpoint(history: History, checkpoint: CheckpointEntry) -> dict[str, Any]:
+    body = checkpoint.body
+    return {
+        "step": body.step,
+        "tokens": body.tokens,
+        "labels": list(body.labels),
+        "published": body.published,
+        "attempt": body.attempt,
+        "stage": body.stage,
+        "chunk": body.chunk,
+        "bytes": body.bytes,
+        "modelDigest": body.digests.model,
+        "stateDigest": body.digests.state,
+        "prefix": body.prefix,
+        "entry": checkpoint.name,
+        "time": checkpoint.time,
+        "pruned": sorted(history.pruned_parts(checkpoint.name)),
+        "current": history.is_on_branch(checkpoint.name),
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """The listing as text."""
+    checkpoints = [
+        (
+            f"{item['step']:,}",
+            short_count(item["tokens"]),
+            ",".join(item["labels"]) or ("-" if item["published"] else "(resume)"),
+            _or_dash(item["stage"]),
+            _or_dash(item["chunk"]),
+            f"a{item['attempt']:03d}",
+            short_bytes(item["bytes"]),
+            short_digest(item["modelDigest"]),
+            ("without " + "+".join(item["pruned"]) if item["pruned"] else "")
+            + ("" if item["current"] else " given up"),
+        )
+        for item in facts["checkpoints"]
+    ]
+    attempts = [
+        (f"a{item['attempt']:03d}", item["time"], f"{item['fromStep']:,}", f"{item['worldSize']} × {item['device']}")
+        for item in facts["attempts"]
+    ]
+    stages = [
+        (str(item["stage"]), item["name"], f"{item['firstStep']:,}", f"{item['steps']:,}", f"{item['batchRows']:,}",
+         str(item["chunks"]), short_digest(item["manifest"]), item["data"])
+        for item in facts["stages"]
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            table(("STEP", "TOKENS", "LABELS", "STAGE", "CHUNK", "ATTEMPT", "SIZE", "MODEL DIGEST", ""), checkpoints),
+            table(("ATTEMPT", "CLAIMED", "FROM STEP", "WORKERS"), attempts),
+            table(("STAGE", "NAME", "FROM STEP", "STEPS", "BATCH ROWS", "CHUNKS", "MANIFEST", "DATA"), stages),
+            "complete" if facts["complete"] else "in progress",
+        ]
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; a sentence where there are no rows."""
+    if not rows:
+        return f"no {header[0].lower()}s yet" if header[0] != "STEP" else "no checkpoints yet"
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _or_dash(value: int | None) -> str:
+    return "-" if value is None else str(value)
