@@ -12,15 +12,12 @@ from typing import TypeVar
 import torch
 
 from llm360.canonical import sha256_digest
-from llm360.errors import LLM360Error, StorageUnavailableError
+from llm360.errors import LLM360Error
 from llm360.release.checkpoint import FileRecord, TensorRecord
-from llm360.storage import Storage
+from llm360.storage import Storage, wait_until_available
 from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_KINDS, Group, state_name
 from llm360_trainer.checkpoint.parts import RankPart
 from llm360_trainer.checkpoint.tensorfile import DTYPE_NAMES, upload_tensors
-
-FIRST_WAIT_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 30.0
 
 T = TypeVar("T")
 
@@ -38,7 +35,7 @@ class Job:
         host: fp32 CPU tensors by state name (`<parameter>.master`, `.exp_avg`, `.exp_avg_sq`).
         model_dtype: Of the model folder's tensors.
         small_files: The model folder's other files by name; empty on all ranks but 0.
-        on_wait: Told a sentence each time the store does not answer.
+        on_wait: Takes a sentence for a person when the store does not answer, and when it does again.
         closed: Set when nobody wants the checkpoint any more.
     """
 
@@ -96,18 +93,16 @@ def write_files(job: Job) -> RankPart:
 
 def _patiently(job: Job, key: str, send: Callable[[], T]) -> T:
     """Send until the store answers; every send begins anew, and nothing half-written is ever visible."""
-    wait = FIRST_WAIT_SECONDS
-    while True:
-        try:
-            return send()
-        except StorageUnavailableError as error:
-            job.on_wait(
-                f"the checkpoint of step {job.step} waits for the store, which does not answer; {key} is sent again"
-                f" in {wait:.0f} s, training goes on: {error.message}"
-            )
-        if job.closed.wait(wait):
+
+    def pause(seconds: float) -> None:
+        if job.closed.wait(seconds):
             raise LLM360Error(
                 f"the checkpoint of step {job.step} was given up while it waited for the store",
                 reason="CheckpointAbandoned",
             )
-        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    return wait_until_available(
+        send,
+        say=lambda what: job.on_wait(f"checkpoint of step {job.step}, {key}: {what}; training goes on"),
+        sleep=pause,
+    )
