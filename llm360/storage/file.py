@@ -155,6 +155,10 @@ class FileStorage(Storage):
                 found = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
         except FileNotFoundError:
             return
+        except NotADirectoryError as error:
+            if folder == self.root:
+                raise local.explain(error, folder, "read") from error
+            return  # `a/b/` where `a/b` is an object
         except OSError as error:
             raise local.explain(error, folder, "read") from error
         for name, entry in found:

@@ -84,6 +84,7 @@ class S3Storage(Storage):
         self.prefix = check_key(prefix) if prefix else ""
         self.uri = join_key(f"s3://{bucket}", prefix)
         self.options = options or StorageOptions()
+        self._bucket_seen = False
         self._client = client or PerProcess(partial(make_client, self.options))
 
     def get(self, key: str) -> bytes:
@@ -136,8 +137,7 @@ class S3Storage(Storage):
         try:
             found = self._call("head_object", key, Key=self._key(key))
         except ObjectNotFoundError:
-            # The answer to HEAD has no body and so does not tell a missing key from a missing bucket.
-            self._call("head_bucket", "")
+            self._look_for_bucket()
             raise
         return ObjectInfo(key, found["ContentLength"], found["LastModified"].timestamp())
 
@@ -160,6 +160,20 @@ class S3Storage(Storage):
     def _key(self, key: str) -> str:
         return join_key(self.prefix, check_key(key))
 
+    def _look_for_bucket(self) -> None:
+        """Raise if there is no bucket: the answer to HEAD of a key has no body that would tell.
+
+        One look is enough. A store that may not be looked at is taken to exist.
+        """
+        if self._bucket_seen:
+            return
+        try:
+            self._call("head_bucket", "")
+        except StoreUnusableError as error:
+            if error.reason == "BucketMissing":
+                raise
+        self._bucket_seen = True
+
     def _put(self, key: str, data: bytes, **condition: str) -> None:
         checksum = crc32(data)
         answer = self._call("put_object", key, Key=self._key(key), Body=data, ChecksumCRC32=checksum, **condition)
@@ -170,7 +184,9 @@ class S3Storage(Storage):
         for pause in backoff(self.options.max_attempts):
             started = time.monotonic()
             try:
-                with self._call("get_object", key, Key=self._key(key), **params)["Body"] as body:
+                answer = self._call("get_object", key, Key=self._key(key), **params)
+                # Not `with answer["Body"]`: that hands out the stream below, whose errors are not boto3's.
+                with contextlib.closing(answer["Body"]) as body:
                     return bytes(body.read())
             except _RangeBehindEndError:
                 return b""

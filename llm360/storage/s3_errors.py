@@ -77,7 +77,7 @@ def _explain_answer(error: ClientError, place: Place) -> LLM360Error:
     text = f"{said.get('Message') or 'no message'} ({code})"
     doing = f"{error.operation_name} of {place.uri}"
 
-    if code == "NoSuchBucket":
+    if code == "NoSuchBucket" or (error.operation_name == "HeadBucket" and names & MISSING):
         return StoreUnusableError(
             f"there is no bucket '{place.bucket}' at {place.endpoint}; create it or correct the address {place.uri}",
             reason="BucketMissing",
