@@ -41,7 +41,7 @@ class Mark(NamedTuple):
     """A vertical line at a step: a restart, a rewind, a new stage."""
 
     x: float
-    kind: Literal["restart", "event", "stage"]
+    kind: Literal["restart", "skip", "stage"]
     label: str
     title: str
 
@@ -112,7 +112,11 @@ class Axis(NamedTuple):
 
     def ticks(self, max_ticks: int) -> list[float]:
         """Round values inside the range."""
-        locator = LogLocator(subs=(1.0, 2.0, 5.0), numticks=max_ticks) if self.log else MaxNLocator(max_ticks)
+        locator = (
+            LogLocator(subs=(1.0, 2.0, 5.0), numticks=max_ticks)
+            if self.log
+            else MaxNLocator(max_ticks, steps=[1, 2, 2.5, 5, 10])
+        )
         margin = (self.high - self.low) * 1e-9
         return [
             float(v) for v in locator.tick_values(self.low, self.high) if self.low - margin <= v <= self.high + margin

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
+from pydantic.alias_generators import to_camel
 
 from llm360.canonical import sha256_digest
 from llm360.errors import InputError, IntegrityError
@@ -84,8 +85,8 @@ class RunFacts:
     config_digest: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values by name; times in ISO 8601, numbers that JSON lacks as null."""
-        return {name: _json_value(value) for name, value in vars(self).items()}
+        """JSON values, named as in the status of an LLM360Run; numbers that JSON lacks are null."""
+        return {to_camel(name): _json_value(value) for name, value in vars(self).items()}
 
 
 def _json_value(value: Any) -> Any:

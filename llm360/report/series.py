@@ -15,9 +15,10 @@ MAX_POINTS = 2000
 
 # Smoothing reaches over this part of the run to either side.
 SMOOTHING_FRACTION = 0.01
+MIN_REACH = 5
 
 # The mixture is drawn as the shares of so many intervals of the run.
-MIXTURE_INTERVALS = 120
+MIXTURE_INTERVALS = 80
 
 
 class Series(NamedTuple):
@@ -57,7 +58,7 @@ def map_columns(table: pa.Table, name: str) -> dict[str, Floats]:
 
 def smoothing_reach(num_points: int) -> int:
     """How many points to either side `smooth` takes in, so that it covers the same part of any run."""
-    return max(1, round(num_points * SMOOTHING_FRACTION))
+    return max(MIN_REACH, round(num_points * SMOOTHING_FRACTION))
 
 
 def smooth(series: Series, reach: int) -> Series:

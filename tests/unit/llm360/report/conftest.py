@@ -246,7 +246,7 @@ class SyntheticRelease:
         )
         self.storage.put(f"{prefix}/manifest.json", manifest.encode())
         first = previous.body.step if previous else 0
-        ranges = self.order.rows_between(first, self.step - 1) if self.step > first else []
+        ranges = self.order.rows_between(first, self.step) if self.step > first else []
         span = (
             DataSpan(
                 stage=0,
@@ -283,7 +283,7 @@ class SyntheticRelease:
         )
 
     def go_back(self, kind: type[Rewind] | type[Fallback], checkpoint: Entry, reason: str, **facts: object) -> None:
-        step = checkpoint.body.step
+        self.step = step = checkpoint.body.step
         self.append(
             kind(
                 attempt=self.attempt,
@@ -328,10 +328,10 @@ def eventful_release(storage: Storage, **sizes: int) -> SyntheticRelease:
     first = run.chunk(0, init)
     second = run.chunk(1, first)
     run.train(run.chunk_steps * 3 // 5)  # killed here
+    run.claim(second)
     run.go_back(
-        Fallback, first, "model/w.safetensors has another digest than the manifest names", refused=[second.name]
+        Fallback, first, "state/w.safetensors has another digest than its manifest names", refused=[second.name]
     )
-    run.claim(first)
     second = run.chunk(1, first)
     third = run.chunk(2, second)
     run.train(run.chunk_steps // 2, loss=math.nan, skipped=True)

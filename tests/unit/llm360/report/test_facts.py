@@ -72,8 +72,8 @@ def test_stages_whose_length_nobody_knows_yet_leave_the_total_open(interrupted):
 def test_facts_are_json(eventful):
     value = json.loads(json.dumps(facts_of(eventful).to_json(), allow_nan=False))
 
-    assert value["last_entry_time"].endswith("Z")
-    assert value["head_digest"].startswith("sha256:")
+    assert value["lastEntryTime"].endswith("Z")
+    assert value["headDigest"].startswith("sha256:")
 
 
 def test_changed_configuration_is_refused(eventful):

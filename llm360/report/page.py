@@ -1,0 +1,326 @@
+"""The report: one HTML page that loads nothing and needs no script."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import jinja2
+
+from llm360 import __version__
+from llm360.canonical import sha256_digest
+from llm360.data.manifest import DataManifest, Source, load_manifest
+from llm360.errors import IntegrityError, LLM360Error
+from llm360.release.entries import Stage
+from llm360.release.history import History
+from llm360.release.layout import environment_key, ledger_key
+from llm360.release.metrics import run_table
+from llm360.report.chart import Chart
+from llm360.report.facts import RunFacts, read_config, read_facts
+from llm360.report.figures import Reference, RunData, figures
+from llm360.report.series import Series, column, smooth, smoothing_reach
+from llm360.report.tables import CheckpointRow, attempt_rows, checkpoint_rows, event_rows
+from llm360.report.text import counted, duration, short_bytes, short_count, utc
+from llm360.storage import Storage, open_storage
+
+REPORT_KEY = "report/index.html"
+"""Where a report lies in its release. It is a view, named by no ledger entry, and writing it again overwrites it."""
+
+SECTIONS = (
+    ("verification", "Verification"),
+    ("curves", "Curves"),
+    ("checkpoints", "Checkpoints"),
+    ("attempts", "Attempts"),
+    ("events", "Events"),
+    ("data", "Data"),
+    ("environment", "Environment"),
+)
+
+PHASE_CLASSES = {"complete": "ok", "in progress": "running", "not progressing": "silent"}
+
+
+class CheckRow(NamedTuple):
+    """One numbered check of the verification; result is `ok`, `bad` or `left` (out)."""
+
+    number: int
+    title: str
+    result: str
+    word: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerificationView:
+    """What `verify` found, as the page shows it."""
+
+    ok: bool
+    verdict: str
+    scope: str
+    checks: tuple[CheckRow, ...]
+
+
+class Tile(NamedTuple):
+    """One number of the summary."""
+
+    name: str
+    value: str
+    detail: str
+
+
+class LegendItem(NamedTuple):
+    """A line's sample and name."""
+
+    name: str
+    color: int
+    role: str
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage's data as the page shows it."""
+
+    name: str
+    pairs: tuple[tuple[str, str], ...]
+    manifest: str
+    rows: int
+    sources: tuple[Source, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class EnvironmentView:
+    """What an attempt ran on, as the page shows it."""
+
+    attempt: int
+    digest: str
+    pairs: tuple[tuple[str, str], ...]
+    packages: tuple[tuple[str, str], ...]
+
+
+def render_report(
+    storage: Storage, history: History, now: datetime, verification: VerificationView | None = None
+) -> str:
+    """The page for a release.
+
+    Args:
+        storage: The release.
+        history: What its ledger says; not empty.
+        now: The present time, to tell a silent run.
+        verification: What `verify` found; None says so on the page.
+
+    Raises:
+        ObjectNotFoundError, IntegrityError: what the page must show is missing or changed.
+    """
+    facts = read_facts(storage, history, now)
+    manifests = {stage.stage: read_stage_data(storage, stage) for stage in history.stages}
+    run = RunData(
+        table=run_table(storage, history),
+        everything=run_table(storage, history, all_attempts=True),
+        history=history,
+        unigram=tuple(
+            Reference(stage.step, stage.last_step, manifest.unigram_entropy)
+            for stage in history.stages
+            if isinstance(manifest := manifests[stage.stage], DataManifest)
+        ),
+    )
+    losses = smoothed_losses(run)
+    checkpoints = checkpoint_rows(history, losses)
+    environment = read_environment(storage, history)
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            version=__version__,
+            style=_style(),
+            facts=facts,
+            phase_class=PHASE_CLASSES[facts.phase],
+            lead=lead_of(facts),
+            sections=SECTIONS,
+            tiles=tiles_of(facts, run),
+            verification=verification,
+            commands=commands_of(facts),
+            head_key=ledger_key(facts.head_seq),
+            head_command=_head_command(facts),
+            head_hex=facts.head_digest.removeprefix("sha256:"),
+            charts=[_chart_view(chart) for chart in figures(run)],
+            problems=[f"No unigram line: {m}" for m in manifests.values() if isinstance(m, str)],
+            checkpoints=checkpoints,
+            checkpoints_text=checkpoints_text(checkpoints),
+            attempts=attempt_rows(history),
+            events=event_rows(history),
+            stages=[stage_view(stage, manifests[stage.stage]) for stage in history.stages],
+            environment=environment if isinstance(environment, EnvironmentView) else None,
+            environment_problem=environment if isinstance(environment, str) else "",
+            config=json.dumps(read_config(storage, history), indent=2, ensure_ascii=False),
+        )
+    )
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("llm360.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "pct": lambda value: f"{value:.2f}%",
+        "num": lambda value: f"{value:.1f}",
+        "utc": utc,
+        "count": short_count,
+        "bytes": short_bytes,
+    }
+    return environment
+
+
+def _style() -> Any:
+    source, _, _ = jinja2.PackageLoader("llm360.report").get_source(jinja2.Environment(autoescape=True), "report.css")
+    # Our own style sheet, without markup: the one text on the page that is not escaped.
+    return jinja2.utils.markupsafe.Markup(source)
+
+
+def _chart_view(chart: Chart) -> dict[str, Any]:
+    items = dict.fromkeys(LegendItem(path.name, path.color, path.role) for path in chart.paths)
+    kinds = [kind for kind in ("restart", "skip", "stage") if any(mark.kind == kind for mark in chart.marks)]
+    return vars(chart) | {"legend": list(items), "mark_kinds": kinds}
+
+
+def smoothed_losses(run: RunData) -> dict[int, float]:
+    """The smoothed loss by step."""
+    steps, losses = column(run.table, "step"), column(run.table, "loss")
+    x, y = smooth(Series(steps, losses), smoothing_reach(len(steps)))
+    return {int(step): float(loss) for step, loss in zip(x, y, strict=True)}
+
+
+def lead_of(facts: RunFacts) -> str:
+    """One sentence on what this is."""
+    preset = f"preset {facts.preset}, " if facts.preset else ""
+    total = f" of {facts.total_steps:,}" if facts.total_steps is not None else ""
+    written = f"as of ledger entry {facts.head_seq} ({utc(facts.last_entry_time)})"
+    return f"Pretraining run: {preset}step {facts.step:,}{total}, {written}."
+
+
+def tiles_of(facts: RunFacts, run: RunData) -> list[Tile]:
+    """The numbers on top of the page."""
+    total_steps = f"of {facts.total_steps:,}" if facts.total_steps is not None else "of a length not yet known"
+    total_tokens = f"of {short_count(facts.total_tokens)}" if facts.total_tokens is not None else ""
+    unigram = f"unigram entropy {run.unigram[-1].value:.3f}" if run.unigram else "nats"
+    tiles = [Tile("Steps", f"{facts.step:,}", total_steps), Tile("Tokens", short_count(facts.tokens), total_tokens)]
+    if facts.recent_loss is not None:
+        tiles.append(Tile("Loss, last 100 steps", f"{facts.recent_loss:.3f}", unigram))
+    if facts.tokens_per_second is not None:
+        mfu = f"MFU {100 * facts.mfu:.1f}%" if facts.mfu is not None else "over all workers"
+        tiles.append(Tile("Tokens per second", short_count(facts.tokens_per_second), mfu))
+    published = sum(checkpoint.body.published for checkpoint in run.history.branch)
+    tiles.append(Tile("Checkpoints", f"{facts.checkpoints}", f"{published} published"))
+    tiles.append(Tile("Attempts", f"{facts.attempts}", counted(max(0, facts.attempts - 1), "restart")))
+    if run.table.num_rows:
+        seconds = float(column(run.everything, "step_seconds").sum())
+        memory = short_bytes(float(column(run.everything, "memory_bytes").max()))
+        tiles.append(Tile("Time in steps", duration(seconds), f"peak memory {memory} per worker"))
+    if facts.estimated_completion is not None:
+        tiles.append(Tile("Estimated end", f"{facts.estimated_completion:%d %b %H:%M}", "UTC, at the recent rate"))
+    return tiles
+
+
+def commands_of(facts: RunFacts) -> list[str]:
+    """What a reader types to check the release."""
+    uri = address_of(facts.uri)
+    return [
+        f"llm360 verify {uri} --head {facts.head_digest}   # this very history, every byte",
+        f"llm360 verify {uri} --data                       # the prepared data's bytes too",
+        f"llm360 data show {uri} --step 0                  # the text that a step was trained on",
+    ]
+
+
+def address_of(uri: str) -> str:
+    """An address as a person types it: a folder without `file://`."""
+    return uri.removeprefix("file://")
+
+
+def _head_command(facts: RunFacts) -> str:
+    if not facts.uri.startswith("file://"):
+        return ""
+    return f"sha256sum {address_of(facts.uri)}/{ledger_key(facts.head_seq)}"
+
+
+def checkpoints_text(rows: list[CheckpointRow]) -> str:
+    """How to read the table."""
+    text = (
+        "Each checkpoint is bound to the rows of prepared data that were read since the one before it, by row number"
+        " inside the chunk, first and last included. Digests are of what the tensors hold, whoever wrote them."
+    )
+    given_up = sum("given up" in row.status for row in rows)
+    return text + (
+        f" Struck out: {counted(given_up, 'checkpoint')} that the run later went back behind." if given_up else ""
+    )
+
+
+def read_stage_data(storage: Storage, stage: Stage) -> DataManifest | str:
+    """A stage's manifest, or why it cannot be shown: its data may lie in a store that this reader cannot reach."""
+    try:
+        place = open_storage(stage.data) if "://" in stage.data else storage.at(stage.data)
+        manifest, digest = load_manifest(place)
+        if digest != stage.digests.manifest:
+            raise IntegrityError(f"its manifest has the digest {digest}, but the ledger names {stage.digests.manifest}")
+    except LLM360Error as error:
+        return f"the data of stage '{stage.name}' could not be read: {error.message}"
+    return manifest
+
+
+def stage_view(stage: Stage, manifest: DataManifest | str) -> StageView:
+    """A stage's facts for the page."""
+    chunks = counted(len(stage.chunk_rows), "chunk")
+    pairs = [
+        ("Steps", f"{stage.num_steps:,}, from step {stage.step:,}"),
+        ("Batch", f"{stage.batch_rows:,} rows of {stage.predictions:,} predictions"),
+        ("Rows", f"{sum(stage.chunk_rows):,} in {chunks}; a chunk's remainder: {stage.remainder}"),
+        ("Lies in", stage.data),
+    ]
+    if isinstance(manifest, str):
+        return StageView(stage.name, tuple(pairs), stage.digests.manifest, sum(stage.chunk_rows), problem=manifest)
+    tokenizer = manifest.tokenizer
+    pairs += [
+        ("Order", manifest.shuffle + (f", seed {manifest.seed}" if manifest.seed is not None else "")),
+        ("Tokenizer", f"{tokenizer.vocab_size:,} tokens, {tokenizer.digest}"),
+        ("Unigram entropy", f"{manifest.unigram_entropy:.4f} nats per token"),
+    ]
+    return StageView(stage.name, tuple(pairs), stage.digests.manifest, manifest.rows, manifest.sources)
+
+
+def read_environment(storage: Storage, history: History) -> EnvironmentView | str | None:
+    """The environment of the newest attempt that an entry binds; a sentence where it cannot be read."""
+    bound = next((row for row in reversed(attempt_rows(history)) if row.environment), None)
+    if bound is None:
+        return None
+    key = environment_key(bound.attempt)
+    try:
+        data = storage.get(key)
+        if (digest := sha256_digest(data)) != bound.environment:
+            raise IntegrityError(f"'{key}' has the digest {digest}, but the ledger names {bound.environment}")
+        value = json.loads(data)
+    except (LLM360Error, ValueError) as error:
+        return f"The environment of attempt {bound.attempt} could not be read: {error}"
+    packages = value.pop("packages", None) or {}
+    pairs = tuple(
+        (name.replace("_", " ").capitalize(), _plain(member))
+        for name, member in value.items()
+        if name not in ("format", "attempt", "operations")
+    )
+    return EnvironmentView(bound.attempt, bound.environment, pairs, tuple(sorted(packages.items())))
+
+
+def _plain(value: Any) -> str:
+    """A JSON value as a short line of text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_plain(member)}" for name, member in value.items())
+    if isinstance(value, list):
+        return "; ".join(_plain(member) for member in value)
+    return (
+        {None: "unknown", True: "yes", False: "no"}.get(value, str(value))
+        if isinstance(value, bool | None)
+        else str(value)
+    )
