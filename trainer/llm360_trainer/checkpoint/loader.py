@@ -156,5 +156,8 @@ def _fetch(storage: Storage, read: _Read) -> None:
     length = read.target.numel() * _ITEM_BYTES
     data = storage.get_range(read.key, read.start, length)
     if len(data) != length:
-        raise IntegrityError(f"{read.key} ends before byte {read.start + length}, although its digest was right")
+        # Only this rank knows, so it must not look like the verdict that all ranks share.
+        raise StorageError(
+            f"{read.key} ended before byte {read.start + length} after it had been verified; start again"
+        )
     read.target.copy_(torch.frombuffer(bytearray(data), dtype=torch.float32))

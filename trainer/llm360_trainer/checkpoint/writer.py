@@ -36,7 +36,7 @@ class CheckpointWriter:
         rename: From a parameter's name in the module to its Hugging Face name.
         model_dtype: Of the tensors in the model folder; the state is always fp32.
         model_files: Small files of the model folder by name (`config.json`, `tokenizer.json`, …), written by rank 0.
-        on_wait: Takes a sentence for a person when an upload waits for a store that does not answer, and when it goes on.
+        on_wait: Takes a sentence for a person when an upload waits for the store, and when it goes on.
 
     Raises:
         (from `start`, `poll` and `wait`) what stopped the writing behind: StorageError and its like, once each.
