@@ -47,8 +47,8 @@ def _read(name: str) -> Layer:
 def merge(*layers: Layer) -> Layer:
     """Lay each value over those before it, field by field; lists are replaced whole.
 
-    The result shares nothing with the layers. Lists of objects that all have a `name` (stages, tasks) say which there are and in which order; an object
-    takes what it does not state from the one of the same name below.
+    The result shares nothing with the layers. Lists of objects that all have a `name` (stages, tasks) say which
+    there are and in which order; an object takes what it does not state from the one of the same name below.
     """
     merged: Layer = {}
     for layer in layers:
