@@ -60,7 +60,7 @@ def make_client(options: StorageOptions) -> S3Client:
     try:
         session = boto3.session.Session()
         region = options.region or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        client = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
     except ValueError as error:
         raise StoreUnusableError(
             f"{endpoint!r} is no endpoint; write one like https://host:port in AWS_ENDPOINT_URL",
@@ -68,6 +68,13 @@ def make_client(options: StorageOptions) -> S3Client:
         ) from error
     except BotoCoreError as error:
         raise explain(error, Place("s3://", "", endpoint or "Amazon S3", 0.0)) from error
+    client.meta.events.register("before-call.s3", send_body_at_once)
+    return client
+
+
+def send_body_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Do not ask leave to send a body: that costs a round trip per write, and a second where nobody answers."""
+    params["headers"].pop("Expect", None)
 
 
 class S3Storage(Storage):

@@ -6,6 +6,8 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from llm360.errors import ObjectExistsError
 
 ROUNDS = 20
@@ -13,14 +15,13 @@ WRITERS = 8
 
 # Every process says that it is ready, waits for the round's line, then writes; so that all begin together.
 WRITER = """
-import json, sys
+import sys
 from llm360.errors import ObjectExistsError
 from llm360.storage import StorageOptions, open_storage
 
 uri, endpoint, name = sys.argv[1:]
 storage = open_storage(uri, StorageOptions(endpoint=endpoint or None))
 storage.exists("warm-up")
-won = []
 print("ready", flush=True)
 for line in sys.stdin:
     try:
@@ -32,6 +33,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_threads_race(storage):
     storage.exists("warm-up")
     for number in range(ROUNDS):
@@ -52,6 +54,7 @@ def test_threads_race(storage):
         assert storage.get(key) == str(won.index(True)).encode() * 1000
 
 
+@pytest.mark.slow
 def test_processes_race(storage):
     command = [sys.executable, "-c", WRITER, storage.uri, storage.options.endpoint or ""]
     writers = [
