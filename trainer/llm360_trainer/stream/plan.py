@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llm360.data.manifest import Chunk, DataManifest
-from llm360.data.order import RowRange, StageOrder
+from llm360.data.order import RowRange, StageOrder, largest_share
+from llm360.data.rows import GROUP_ROWS
 from llm360.errors import InputError
-
-# Rows that a row group of a prepared shard holds; only the estimate of a block's cost rests on it.
-ROW_GROUP_ROWS = 1024
 
 
 class ShardPart(NamedTuple):
@@ -70,8 +69,8 @@ def plan_blocks(
     last_step: int,
     skip: Collection[int],
     block_bytes: int,
-) -> list[BlockPlan]:
-    """Cut a rank's part of the steps [first_step, last_step) without `skip` into blocks.
+) -> Iterator[BlockPlan]:
+    """Cut a rank's part of the steps [first_step, last_step) without `skip` into blocks, as they are asked for.
 
     Args:
         manifest: The data.
@@ -84,21 +83,17 @@ def plan_blocks(
         block_bytes: Uncompressed bytes to decode for a block; a block holds at least one step whatever its size.
     """
     row_bytes = manifest.row_tokens * np.dtype(manifest.dtype).itemsize
-    share = -(-order.batch_rows // world)
-    step_cost = min(order.batch_rows, share + 2 * ROW_GROUP_ROWS) * row_bytes
+    step_cost = min(order.batch_rows, largest_share(order.batch_rows, world) + 2 * GROUP_ROWS) * row_bytes
     per_block = max(1, block_bytes // step_cost)
-    steps = [step for step in range(first_step, last_step) if step not in skip]
     shard_starts = [_shard_starts(chunk) for chunk in manifest.chunks]
-    blocks = []
-    for at in range(0, len(steps), per_block):
-        group = tuple(steps[at : at + per_block])
+    steps = (step for step in range(first_step, last_step) if step not in skip)
+    while group := tuple(islice(steps, per_block)):
         ranges = _joined(part for step in group for part in order.rank_rows(step, rank, world))
         parts = tuple(part for rows in ranges for part in _shard_parts(manifest, shard_starts[rows.chunk], rows))
-        blocks.append(BlockPlan(group, parts))
-    return blocks
+        yield BlockPlan(group, parts)
 
 
-def positions(ranges: Collection[RowRange]) -> tuple[np.ndarray, np.ndarray]:
+def positions(ranges: Collection[RowRange]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
     """Chunk (uint32) and row in the chunk (uint64) of every row of the ranges."""
     chunks = [np.full(part.rows, part.chunk, dtype=np.uint32) for part in ranges]
     rows = [np.arange(part.start, part.stop, dtype=np.uint64) for part in ranges]

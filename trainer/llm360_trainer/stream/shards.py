@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from llm360.canonical import DIGEST_PREFIX
 from llm360.errors import InputError, IntegrityError, ObjectNotFoundError, StorageError
@@ -54,7 +54,7 @@ class ShardCache:
         return cls(Path(folder), int(limit))
 
     @contextmanager
-    def open(self, storage: Storage, shard: ShardPart) -> Iterator[BinaryIO]:
+    def open(self, storage: Storage, shard: ShardPart) -> Iterator[FileIO]:
         """A shard's verified file; what was read from it is right once the block ends without an error.
 
         Args:
@@ -81,7 +81,7 @@ class ShardCache:
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise IntegrityError(f"{_name(storage, shard)} was changed while it was read; restore it and start again")
 
-    def _verified(self, storage: Storage, shard: ShardPart, record: BinaryIO) -> BinaryIO:
+    def _verified(self, storage: Storage, shard: ShardPart, record: FileIO) -> FileIO:
         checked = record.read()
         if isinstance(storage, FileStorage):
             file = _open_original(storage, shard)
@@ -106,12 +106,12 @@ class ShardCache:
         return self.folder / f"{digest.removeprefix(DIGEST_PREFIX)}.parquet"
 
     @contextmanager
-    def _record(self, digest: str) -> Iterator[BinaryIO]:
+    def _record(self, digest: str) -> Iterator[FileIO]:
         """The record of a shard's check, locked: of many processes one verifies and the others wait for it."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.folder.stat().st_uid != os.getuid():
             raise PermissionError(0, "the folder belongs to another user")
-        with self._copy(digest).with_suffix(".checked").open("a+b") as record:
+        with self._copy(digest).with_suffix(".checked").open("a+b", buffering=0) as record:
             fcntl.flock(record, fcntl.LOCK_EX)
             record.seek(0)
             yield record
@@ -131,19 +131,18 @@ class ShardCache:
             total -= size
 
 
-def _identity(file: BinaryIO) -> bytes:
+def _identity(file: FileIO) -> bytes:
     """Says which file on this node, and in which state, was checked."""
     found = os.fstat(file.fileno())
     return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\n".encode()
 
 
-def _write_record(record: BinaryIO, identity: bytes) -> None:
+def _write_record(record: FileIO, identity: bytes) -> None:
     record.truncate(0)
     record.write(identity)
-    record.flush()
 
 
-def _open_original(storage: FileStorage, shard: ShardPart) -> BinaryIO:
+def _open_original(storage: FileStorage, shard: ShardPart) -> FileIO:
     path = storage.root / shard.key
     try:
         return path.open("rb", buffering=0)
@@ -153,7 +152,7 @@ def _open_original(storage: FileStorage, shard: ShardPart) -> BinaryIO:
         raise StorageError(f"cannot read {_name(storage, shard)}: {error.strerror}") from error
 
 
-def _check(storage: Storage, shard: ShardPart, file: BinaryIO) -> None:
+def _check(storage: Storage, shard: ShardPart, file: FileIO) -> None:
     found = DIGEST_PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
     if found != shard.sha256:
         size = os.fstat(file.fileno()).st_size
@@ -162,6 +161,7 @@ def _check(storage: Storage, shard: ShardPart, file: BinaryIO) -> None:
             f"{_name(storage, shard)} is not what the manifest names: {size} bytes of {found}, expected"
             f" {shard.bytes} bytes of {shard.sha256}; restore it from a copy or prepare the data again"
         )
+    file.seek(0)
 
 
 def _download(storage: Storage, shard: ShardPart, path: Path) -> None:

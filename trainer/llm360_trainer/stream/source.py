@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from llm360.data.rows import shard_schema
 from llm360.errors import IntegrityError
 from llm360.storage import Storage, StorageOptions, open_storage
 from llm360_trainer.stream.plan import BlockPlan, ShardPart
@@ -30,13 +32,15 @@ class RowFormat(NamedTuple):
     has_loss_mask: bool
 
     @property
+    def columns(self) -> pa.Schema:
+        """The columns of a shard that training reads; the documents stay in the file."""
+        schema = shard_schema(self.row_tokens, self.id_dtype, self.has_loss_mask)
+        return pa.schema([field for field in schema if field.name != "documents"])
+
+    @property
     def schema(self) -> pa.Schema:
-        """The columns that are read, and the two that say where each row came from."""
-        fields = [pa.field("ids", pa.binary(self.row_tokens * np.dtype(self.id_dtype).itemsize))]
-        if self.has_loss_mask:
-            fields.append(pa.field("loss_mask", pa.binary(self.row_tokens - 1)))
-        fields.append(pa.field("source", pa.uint16()))
-        return pa.schema([*fields, pa.field("chunk", pa.uint32()), pa.field("row", pa.uint64())])
+        """A block's columns: those, and two that say where in the data each row came from."""
+        return self.columns.append(pa.field("chunk", pa.uint32())).append(pa.field("row", pa.uint64()))
 
     @property
     def row_bytes(self) -> int:
@@ -45,7 +49,7 @@ class RowFormat(NamedTuple):
         return self.row_tokens * np.dtype(self.id_dtype).itemsize + mask + 2 + 4 + 8
 
 
-class RowsDatasource(Datasource):
+class RowsDatasource(Datasource):  # type: ignore[misc] # Ray's classes are Any to the checker
     """Prepared rows in the order of the plan.
 
     Reads happen on the node of the process that asks: there lie the checked shards, and there the blocks are
@@ -55,17 +59,17 @@ class RowsDatasource(Datasource):
         data_uri: The folder of the manifest.
         options: How to reach it.
         row_format: What its shards hold.
-        blocks: What each read task brings, in order; every one has rows.
         cache: The node's checked shards.
+        blocks: What each read task brings, in order; every one has rows.
     """
 
     def __init__(
-        self, data_uri: str, options: StorageOptions, row_format: RowFormat, blocks: list[BlockPlan], cache: ShardCache
+        self, data_uri: str, options: StorageOptions, row_format: RowFormat, cache: ShardCache, blocks: list[BlockPlan]
     ) -> None:
         super().__init__()
         self._tasks = [
             ReadTask(
-                partial(read_block, data_uri, options, row_format, block.parts, cache),
+                partial(read_block, data_uri, options, row_format, cache, block.parts),
                 BlockMetadata(
                     num_rows=block.rows,
                     size_bytes=block.rows * row_format.row_bytes,
@@ -102,7 +106,7 @@ class RowsDatasource(Datasource):
 
 
 def read_block(
-    data_uri: str, options: StorageOptions, row_format: RowFormat, parts: tuple[ShardPart, ...], cache: ShardCache
+    data_uri: str, options: StorageOptions, row_format: RowFormat, cache: ShardCache, parts: tuple[ShardPart, ...]
 ) -> Iterable[pa.Table]:
     """Read one block; runs in a Ray worker.
 
@@ -114,7 +118,7 @@ def read_block(
         IntegrityError: a shard is not what the manifest names.
     """
     storage = _storage(data_uri, options)
-    tables = []
+    tables: list[pa.Table] = []
     for _, group in groupby(parts, key=lambda part: part.key):
         tables.extend(_read_shard(storage, row_format, list(group), cache))
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
@@ -125,13 +129,12 @@ def _read_shard(
     storage: Storage, row_format: RowFormat, parts: list[ShardPart], cache: ShardCache
 ) -> Iterable[pa.Table]:
     """The parts of one shard, decoding only the row groups that they touch."""
-    wanted = pa.schema([field for field in row_format.schema if field.name not in ("chunk", "row")])
     with cache.open(storage, parts[0]) as raw, pq.ParquetFile(raw) as file:
-        _check_footer(storage, parts[0], wanted, file)
+        _check_footer(storage, parts[0], row_format.columns, file)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         starts = np.array([0, *accumulate(sizes)])
         groups = _touched(starts, parts)
-        table = file.read_row_groups(groups, columns=wanted.names, use_threads=False)
+        table = file.read_row_groups(groups, columns=row_format.columns.names, use_threads=False)
     # Where each row lies in the file, from the footer and not from the plan: this is what the rank checks.
     rows_in_file = np.concatenate([np.arange(starts[group], starts[group + 1], dtype=np.uint64) for group in groups])
     table = table.append_column("chunk", pa.array(np.full(len(rows_in_file), parts[0].chunk, dtype=np.uint32)))
@@ -139,7 +142,7 @@ def _read_shard(
     return [table.slice(int(np.searchsorted(rows_in_file, part.start)), part.stop - part.start) for part in parts]
 
 
-def _touched(starts: np.ndarray, parts: list[ShardPart]) -> list[int]:
+def _touched(starts: NDArray[np.int64], parts: list[ShardPart]) -> list[int]:
     """The row groups, in order, that hold rows of the parts."""
     touched: dict[int, None] = {}
     for part in parts:

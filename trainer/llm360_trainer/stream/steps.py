@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from llm360.data.manifest import DataManifest
 from llm360.data.order import RowRange, StageOrder
+from llm360.data.rows import from_fixed_binary
 from llm360.errors import IntegrityError
 from llm360.storage import StorageOptions
 from llm360_trainer.stream.blocks import read_blocks
@@ -31,11 +35,11 @@ class StepRows:
 
     step: int
     """Counted in the stage, from 0."""
-    ids: np.ndarray
+    ids: NDArray[Any]
     """[rows, row_tokens], the manifest's dtype."""
-    loss_mask: np.ndarray | None
+    loss_mask: NDArray[np.uint8] | None
     """[rows, predictions] uint8, 1 where the label counts; None where all do."""
-    source: np.ndarray
+    source: NDArray[np.uint16]
     """[rows] uint16, index into the manifest's sources."""
     wait_seconds: float
     """How long the caller was kept waiting for this step."""
@@ -48,20 +52,18 @@ class StepStream(Iterator[StepRows]):
     Exhausting it, closing it or leaving its `with` block ends Ray Data's execution and releases the blocks.
 
     Args:
-        plan: What each block holds, in order.
-        blocks: The blocks' tables in the plan's order; closed with the stream.
+        blocks: The plan's blocks and their tables, in order; closed with the stream.
         row_format: What the tables look like.
-        expected: The rows that each step of the plan must bring, by the order's formula.
+        expected: The rows that a step must bring, by the order's formula.
     """
 
     def __init__(
         self,
-        plan: list[BlockPlan],
-        blocks: Generator[pa.Table, None, None],
+        blocks: Generator[tuple[BlockPlan, pa.Table], None, None],
         row_format: RowFormat,
-        expected: dict[int, tuple[RowRange, ...]],
+        expected: Callable[[int], tuple[RowRange, ...]],
     ) -> None:
-        self._plan, self._blocks, self._format, self._expected = plan, blocks, row_format, expected
+        self._blocks, self._format, self._expected = blocks, row_format, expected
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="llm360-stream")
         self._ahead = self._reader.submit(next, blocks, None)
         self._steps = self._iterate()
@@ -90,31 +92,29 @@ class StepStream(Iterator[StepRows]):
 
     def _iterate(self) -> Generator[StepRows, None, None]:
         try:
-            for block in self._plan:
+            while True:
                 started = time.perf_counter()
-                table = self._ahead.result()
+                ahead = self._ahead.result()
                 waited = time.perf_counter() - started
-                if table is None:
-                    raise IntegrityError(
-                        f"the rows ended before step {block.steps[0]}; resume from the last checkpoint"
-                    )
+                if ahead is None:
+                    return
                 self._ahead = self._reader.submit(next, self._blocks, None)
-                yield from self._cut(block, table, waited)
-                del table  # lets the block go while the next one is awaited
+                yield from self._cut(*ahead, waited)
+                del ahead  # lets the block go while the next one is awaited
         finally:
             self._release()
 
     def _cut(self, block: BlockPlan, table: pa.Table, waited: float) -> Iterator[StepRows]:
         """The steps of a block; each row's position is checked before its step is handed out."""
         layout = self._format
-        ids = view(table["ids"], layout.id_dtype, layout.row_tokens)
-        loss_mask = view(table["loss_mask"], np.uint8, layout.row_tokens - 1) if layout.has_loss_mask else None
-        source = view(table["source"], np.uint16)
-        chunk, row = view(table["chunk"], np.uint32), view(table["row"], np.uint64)
+        ids = matrix(table["ids"], layout.id_dtype, layout.row_tokens)
+        loss_mask = matrix(table["loss_mask"], "uint8", layout.row_tokens - 1) if layout.has_loss_mask else None
+        source, chunk, row = (table[name].to_numpy() for name in ("source", "chunk", "row"))
         start = 0
         for step in block.steps:
-            stop = start + sum(part.rows for part in self._expected[step])
-            check_positions(step, self._expected[step], chunk[start:stop], row[start:stop])
+            expected = self._expected(step)
+            stop = start + sum(part.rows for part in expected)
+            check_positions(step, expected, chunk[start:stop], row[start:stop])
             yield StepRows(
                 step=step,
                 ids=ids[start:stop],
@@ -173,6 +173,9 @@ def stream_steps(
     check_order(manifest, order)
     order.rows_between(first_step, last_step)  # refuses steps that do not exist
     row_format = RowFormat(manifest.row_tokens, manifest.dtype, manifest.has_loss_mask)
+    expected = partial(order.rank_rows, rank=rank, world=world)
+    if first_step < last_step:
+        expected(first_step)  # refuses ranks that do not exist
     plan = plan_blocks(
         manifest,
         order,
@@ -183,17 +186,15 @@ def stream_steps(
         skip=skip,
         block_bytes=block_bytes,
     )
-    expected = {step: order.rank_rows(step, rank, world) for block in plan for step in block.steps}
-    if all(block.parts for block in plan):
+    if rank < order.batch_rows:
         cache = cache or ShardCache.from_environment()
-        source = RowsDatasource(data_uri, options, row_format, plan, cache)
-        blocks = read_blocks(source)
+        blocks = read_blocks(plan, partial(RowsDatasource, data_uri, options, row_format, cache))
     else:
-        blocks = (row_format.schema.empty_table() for _ in plan)
-    return StepStream(plan, blocks, row_format, expected)
+        blocks = ((block, _no_rows(row_format)) for block in plan)
+    return StepStream(blocks, row_format, expected)
 
 
-def check_positions(step: int, expected: tuple[RowRange, ...], chunk: np.ndarray, row: np.ndarray) -> None:
+def check_positions(step: int, expected: tuple[RowRange, ...], chunk: NDArray[Any], row: NDArray[Any]) -> None:
     """Hold the rows that came against those that the order names.
 
     Args:
@@ -208,23 +209,25 @@ def check_positions(step: int, expected: tuple[RowRange, ...], chunk: np.ndarray
     wanted_chunk, wanted_row = positions(expected)
     if np.array_equal(chunk, wanted_chunk) and np.array_equal(row, wanted_row):
         return
-    found = [*zip(chunk.tolist(), row.tolist(), strict=True)]
-    wanted = [*zip(wanted_chunk.tolist(), wanted_row.tolist(), strict=True)]
-    at = next((i for i, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), len(found))
+    found = list(zip(chunk.tolist(), row.tolist(), strict=True))
+    wanted = list(zip(wanted_chunk.tolist(), wanted_row.tolist(), strict=True))
+    pairs = enumerate(zip_longest(found, wanted))
+    at = next(index for index, (came, due) in pairs if came != due)
     raise IntegrityError(
         f"row {at} of this rank in step {step} must be {_place(wanted, at)}, but {_place(found, at)} came;"
         " nothing was trained on it: resume from the last checkpoint, and if it comes again report it"
     )
 
 
-def view(column: pa.ChunkedArray, dtype: str | type[np.unsignedinteger[Any]], width: int | None = None) -> np.ndarray:
-    """A column's values as an array [rows] or [rows, width], without a copy where the column is one piece."""
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    values, item = len(array) * (width or 1), np.dtype(dtype).itemsize
-    if not values:
-        return np.empty((0, width) if width else 0, dtype)
-    flat = np.frombuffer(array.buffers()[1], dtype, values, array.offset * (width or 1) * item)
-    return flat.reshape(-1, width) if width else flat
+def matrix(column: pa.ChunkedArray[Any], dtype: str, width: int) -> NDArray[Any]:
+    """A column as an array [rows, width]: a view, because `read_block` makes columns of one piece."""
+    return from_fixed_binary(column.chunks[0], dtype) if len(column) else np.empty((0, width), dtype)
+
+
+def _no_rows(row_format: RowFormat) -> pa.Table:
+    """A block of a rank beyond the batch's rows."""
+    columns = [pa.array([], field.type) for field in row_format.schema]
+    return pa.table(columns, schema=row_format.schema)
 
 
 def _place(rows: list[tuple[int, int]], at: int) -> str:
