@@ -5,7 +5,6 @@ What `llm360 status` prints, what the summary after a run says, and the head of 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +14,15 @@ from typing import Any, Literal
 import numpy as np
 from pydantic.alias_generators import to_camel
 
-from llm360.canonical import sha256_digest
-from llm360.errors import InputError, IntegrityError
-from llm360.release.entries import Checkpoint, Metrics
+from llm360.data.manifest import DataManifest, load_manifest
+from llm360.errors import IntegrityError, LLM360Error
+from llm360.release.create import load_config
+from llm360.release.entries import Checkpoint, Metrics, Stage
 from llm360.release.entry import Entry
 from llm360.release.history import History
-from llm360.release.layout import config_key
-from llm360.release.ledger import Ledger
 from llm360.release.metrics import run_table
 from llm360.report.series import column
-from llm360.storage import Storage
+from llm360.storage import Storage, open_storage
 
 Phase = Literal["in progress", "not progressing", "complete"]
 
@@ -95,39 +93,6 @@ def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_history(ledger: Ledger) -> History:
-    """The history of a release.
-
-    Raises:
-        InputError: there is none (reason ReleaseMissing).
-        IntegrityError: names the first broken link.
-    """
-    history = ledger.history()
-    if history.head is None:
-        raise InputError(
-            f"there is no release at {ledger.storage.uri}: it has no ledger/00000000.json; give the address that the"
-            " run was started with (llm360 run --store)",
-            reason="ReleaseMissing",
-        )
-    return history
-
-
-def read_config(storage: Storage, history: History) -> dict[str, Any]:
-    """The run's configuration, checked against the digest that the first entry names.
-
-    Raises:
-        ObjectNotFoundError: it is missing.
-        IntegrityError: its bytes are not those.
-    """
-    key = config_key(history.config_digest)
-    data = storage.get(key)
-    if (digest := sha256_digest(data)) != history.config_digest:
-        raise IntegrityError(f"'{key}' has the digest {digest}, but the ledger names {history.config_digest}")
-    config = json.loads(data)
-    assert isinstance(config, dict)
-    return config
-
-
 def read_facts(storage: Storage, history: History, now: datetime) -> RunFacts:
     """Where the run stands.
 
@@ -139,7 +104,7 @@ def read_facts(storage: Storage, history: History, now: datetime) -> RunFacts:
     Raises:
         ObjectNotFoundError, IntegrityError: what the ledger names is missing or changed.
     """
-    head, config = history.head, read_config(storage, history)
+    head, config = history.head, load_config(storage, history.config_digest)
     assert head is not None
     step, tokens = committed(history)
     total_steps, total_tokens = totals(history, config)
@@ -221,6 +186,18 @@ def totals(history: History, config: Mapping[str, Any]) -> tuple[int | None, int
         # How many predictions a row of data not yet pinned has, nobody can say.
         steps, tokens = steps + length, None
     return steps, tokens
+
+
+def read_stage_data(storage: Storage, stage: Stage) -> DataManifest | str:
+    """A stage's manifest, or why it cannot be shown: its data may lie in a store that this reader cannot reach."""
+    try:
+        place = open_storage(stage.data) if "://" in stage.data else storage.at(stage.data)
+        manifest, digest = load_manifest(place)
+        if digest != stage.digests.manifest:
+            raise IntegrityError(f"its manifest has the digest {digest}, but the ledger names {stage.digests.manifest}")
+    except LLM360Error as error:
+        return f"the data of stage '{stage.name}' could not be read: {error.message}"
+    return manifest
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,21 @@ import jinja2
 
 from llm360 import __version__
 from llm360.canonical import sha256_digest
-from llm360.data.manifest import DataManifest, Source, load_manifest
+from llm360.data.manifest import DataManifest, Source
 from llm360.errors import IntegrityError, LLM360Error
+from llm360.release.create import load_config
 from llm360.release.entries import Stage
 from llm360.release.history import History
 from llm360.release.layout import environment_key, ledger_key
 from llm360.release.metrics import run_table
 from llm360.report.chart import Chart
-from llm360.report.facts import RunFacts, read_config, read_facts
+from llm360.report.facts import RunFacts, read_facts, read_stage_data
 from llm360.report.figures import Reference, RunData, figures
 from llm360.report.series import Series, column, smooth, smoothing_reach
 from llm360.report.tables import CheckpointRow, attempt_rows, checkpoint_rows, event_rows
-from llm360.report.text import counted, duration, short_bytes, short_count, utc
-from llm360.storage import Storage, open_storage
-
-REPORT_KEY = "report/index.html"
-"""Where a report lies in its release. It is a view, named by no ledger entry, and writing it again overwrites it."""
+from llm360.report.text import address_of, counted, duration, short_bytes, short_count, utc
+from llm360.report.verification import VerificationView
+from llm360.storage import Storage
 
 SECTIONS = (
     ("verification", "Verification"),
@@ -39,26 +38,6 @@ SECTIONS = (
 )
 
 PHASE_CLASSES = {"complete": "ok", "in progress": "running", "not progressing": "silent"}
-
-
-class CheckRow(NamedTuple):
-    """One numbered check of the verification; result is `ok`, `bad` or `left` (out)."""
-
-    number: int
-    title: str
-    result: str
-    word: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class VerificationView:
-    """What `verify` found, as the page shows it."""
-
-    ok: bool
-    verdict: str
-    scope: str
-    checks: tuple[CheckRow, ...]
 
 
 class Tile(NamedTuple):
@@ -153,7 +132,7 @@ def render_report(
             stages=[stage_view(stage, manifests[stage.stage]) for stage in history.stages],
             environment=environment if isinstance(environment, EnvironmentView) else None,
             environment_problem=environment if isinstance(environment, str) else "",
-            config=json.dumps(read_config(storage, history), indent=2, ensure_ascii=False),
+            config=json.dumps(load_config(storage, history.config_digest), indent=2, ensure_ascii=False),
         )
     )
 
@@ -236,11 +215,6 @@ def commands_of(facts: RunFacts) -> list[str]:
     ]
 
 
-def address_of(uri: str) -> str:
-    """An address as a person types it: a folder without `file://`."""
-    return uri.removeprefix("file://")
-
-
 def _head_command(facts: RunFacts) -> str:
     if not facts.uri.startswith("file://"):
         return ""
@@ -257,18 +231,6 @@ def checkpoints_text(rows: list[CheckpointRow]) -> str:
     return text + (
         f" Struck out: {counted(given_up, 'checkpoint')} that the run later went back behind." if given_up else ""
     )
-
-
-def read_stage_data(storage: Storage, stage: Stage) -> DataManifest | str:
-    """A stage's manifest, or why it cannot be shown: its data may lie in a store that this reader cannot reach."""
-    try:
-        place = open_storage(stage.data) if "://" in stage.data else storage.at(stage.data)
-        manifest, digest = load_manifest(place)
-        if digest != stage.digests.manifest:
-            raise IntegrityError(f"its manifest has the digest {digest}, but the ledger names {stage.digests.manifest}")
-    except LLM360Error as error:
-        return f"the data of stage '{stage.name}' could not be read: {error.message}"
-    return manifest
 
 
 def stage_view(stage: Stage, manifest: DataManifest | str) -> StageView:

@@ -54,6 +54,11 @@ def short_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 attempt`, `2 attempts`, `1,200 steps`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 attempt`, `2 attempts`, `1,200 steps`; `plural` where an s does not make it."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def address_of(uri: str) -> str:
+    """An address as a person types it: a folder without `file://`."""
+    return uri.removeprefix("file://")

@@ -346,15 +346,10 @@ def eventful_release(storage: Storage, **sizes: int) -> SyntheticRelease:
         last = run.chunk(number, last)
     run.complete(last)
     run.append(Prune(step=first.body.step, checkpoint=first.name, parts=["state"], reason="<b>space</b> & order"))
-    run.append(
-        Eval(
-            step=last.body.step,
-            checkpoint=last.name,
-            task="arc_easy",
-            prefix="evals/step_000000400/x/arc_easy-1",
-            digests={"results.json": "sha256:" + "d" * 64},
-        )
-    )
+    prefix, results = "evals/step_000000400/x/arc_easy-1", b'{"acc":0.25}'
+    run.storage.put(f"{prefix}/results.json", results)
+    digests = {"results.json": sha256_digest(results)}
+    run.append(Eval(step=last.body.step, checkpoint=last.name, task="arc_easy", prefix=prefix, digests=digests))
     return run
 
 

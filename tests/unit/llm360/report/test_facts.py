@@ -5,21 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from llm360.errors import InputError, IntegrityError
+from llm360.errors import IntegrityError
+from llm360.release.create import open_release
 from llm360.release.history import History
-from llm360.release.ledger import Ledger
-from llm360.report.facts import read_facts, read_history
+from llm360.report.facts import read_facts
 
 
 def facts_of(run, *, after=timedelta(seconds=1)):
-    return read_facts(run.storage, read_history(Ledger(run.storage)), run.now + after)
-
-
-def test_missing_release_is_bad_input_that_names_the_address(storage):
-    with pytest.raises(InputError, match=f"no release at {storage.uri}.*--store") as caught:
-        read_history(Ledger(storage))
-
-    assert caught.value.reason == "ReleaseMissing"
+    return read_facts(run.storage, open_release(run.storage).history(), run.now + after)
 
 
 def test_complete_run(eventful):

@@ -1,0 +1,45 @@
+"""`llm360 report`: a run's report as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llm360.errors import InputError
+from llm360.report.write import write_report
+from llm360.storage import open_storage
+
+EPILOG = """\
+The page holds everything it shows: it loads nothing, runs no script, and can be sent to anyone as one file.
+It is a view, bound by no ledger entry; writing it again replaces it. Without --out it is put into the release,
+as report/index.html.
+
+examples:
+  llm360 report runs/amber-tiny                            writes runs/amber-tiny/report/index.html
+  llm360 report https://host/run --out run.html            of a release that one can only read
+  llm360 report s3://bucket/run --bytes all                every checkpoint's every byte verified first
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write the page here (default: into the release)")
+    parser.add_argument(
+        "--bytes",
+        choices=("all", "latest", "none"),
+        default="latest",
+        help="whose checkpoint files to verify for the page: of all, of the latest (default), of none",
+    )
+    parser.add_argument("--no-verify", action="store_true", help="write the page without verifying; it will say so")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page and print where it lies."""
+    storage = open_storage(args.uri)
+    if args.out is not None and args.out.is_dir():
+        raise InputError(f"--out {args.out} is a folder; give the name of the file to write")
+    print(write_report(storage, extent=None if args.no_verify else args.bytes, out=args.out))
+    return 0
