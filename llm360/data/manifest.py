@@ -66,7 +66,10 @@ class TokenizerInfo(_Model):
     """The tokenizer that gave the ids."""
 
     key: str | None = Field(default=None, description=f"`{TOKENIZER_KEY}` where a copy lies beside the manifest.")
-    digest: str = Field(pattern=DIGEST_PATTERN, description="sha256 of the tokenizer file's bytes.")
+    digest: str = Field(
+        pattern=rf"{DIGEST_PATTERN}|^$",
+        description="sha256 of the tokenizer file's bytes; empty for imported ids whose tokenizer was not given.",
+    )
     vocab_size: int = Field(ge=1, description="Ids are below this number.")
     eos_id: int | None = Field(default=None, ge=0, description="The id that ends a document.")
 
@@ -74,7 +77,7 @@ class TokenizerInfo(_Model):
 class DataManifest(_Model):
     """Everything that a reader of the rows needs to know, and the digests that bind their bytes."""
 
-    format: Literal["llm360-data/1"] = FORMAT
+    format: Literal["llm360-data/1"] = "llm360-data/1"
     row_tokens: int = Field(ge=2, description="Ids in each row.")
     labels: Literal["next_token", "inside"] = Field(
         description="`next_token`: N+1 ids give N predictions of N inputs. `inside`: N ids give N-1 predictions (K2)."

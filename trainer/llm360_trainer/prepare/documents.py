@@ -19,7 +19,7 @@ from llm360.errors import InputError
 from llm360.storage import Storage, open_storage
 
 if TYPE_CHECKING:
-    from llm360_trainer.prepare.inputs import Piece
+    from llm360_trainer.prepare.inputs import InputFile, Piece
 
 # Bytes of one read ahead.
 READ_BYTES = 4 * 2**20
@@ -89,24 +89,32 @@ def _lines_before(storage: Storage, key: str, position: int) -> int:
 
 
 def _compressed_texts(storage: Storage, piece: Piece) -> Iterator[str]:
-    with io.BufferedReader(StorageFile(storage, piece.file.key), READ_BYTES) as raw:
-        stream: IO[bytes]
-        if piece.file.compression == "gz":
-            stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
-        else:
-            decompressor = zstandard.ZstdDecompressor()
-            stream = io.BufferedReader(decompressor.stream_reader(raw, read_across_frames=True), READ_BYTES)
-        number = 0
+    for number, line in enumerate(whole_lines(storage, piece.file), start=1):
         try:
-            for line in stream:
-                number += 1
-                text = _text_of_line(line, piece.file.kind)
-                if text is not None:
-                    yield text
-        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-            raise InputError(f"{piece.file.label} cannot be decompressed after line {number}: {error}") from error
+            text = _text_of_line(line, piece.file.kind)
         except ValueError as error:
             raise InputError(f"{piece.file.label} line {number}: {error}") from error
+        if text is not None:
+            yield text
+
+
+def whole_lines(storage: Storage, file: InputFile) -> Iterator[bytes]:
+    """The lines of a file, decompressed if need be, with their ends.
+
+    Raises:
+        InputError: the file cannot be decompressed.
+    """
+    with io.BufferedReader(StorageFile(storage, file.key), READ_BYTES) as raw:
+        stream: IO[bytes] = raw
+        if file.compression == "gz":
+            stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+        elif file.compression == "zst":
+            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            stream = io.BufferedReader(reader, READ_BYTES)
+        try:
+            yield from stream
+        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+            raise InputError(f"{file.label} cannot be decompressed: {error}; is it complete?") from error
 
 
 def _text_of_line(line: bytes, kind: str) -> str | None:

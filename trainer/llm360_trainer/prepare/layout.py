@@ -47,7 +47,7 @@ class Layout:
     chunk_rows: tuple[int, ...]
     shard_rows: int
     seed: int | None
-    prefix: str = "rows"
+    prefix: str
 
     @property
     def rows(self) -> int:
@@ -91,6 +91,7 @@ def plan_layout(
     rows_per_chunk: int | None,
     row_bytes: int,
     seed: int | None,
+    prefix: str,
 ) -> Layout:
     """Decide how many rows of each source are taken and how they fall into chunks.
 
@@ -106,6 +107,7 @@ def plan_layout(
         rows_per_chunk: Rows of each chunk; None takes as many as there are.
         row_bytes: Bytes of a row's ids.
         seed: Of the global shuffle; None keeps the order.
+        prefix: Folder of the shards.
 
     Raises:
         InputError: there are not enough rows.
@@ -129,9 +131,17 @@ def plan_layout(
         )
     if rows < chunks:
         raise InputError(f"the text fills {rows} rows, too few for {chunks} chunks; add text or ask for fewer chunks")
-    shard_rows = max(1, SHARD_BYTES // row_bytes // GROUP_ROWS) * GROUP_ROWS
-    chunk_rows = tuple(rows // chunks + (chunk < rows % chunks) for chunk in range(chunks))
-    return Layout(tuple(available), taken, chunk_rows, shard_rows, seed)
+    return Layout(tuple(available), taken, plan_chunk_rows(rows, chunks), plan_shard_rows(row_bytes), seed, prefix)
+
+
+def plan_chunk_rows(rows: int, chunks: int) -> tuple[int, ...]:
+    """Rows of each chunk: as equal as they can be, the first ones having one more."""
+    return tuple(rows // chunks + (chunk < rows % chunks) for chunk in range(chunks))
+
+
+def plan_shard_rows(row_bytes: int) -> int:
+    """Rows of a shard: whole row groups of at most `SHARD_BYTES` of ids together, at least one group."""
+    return max(1, SHARD_BYTES // row_bytes // GROUP_ROWS) * GROUP_ROWS
 
 
 def apportion(available: Sequence[int], weights: Sequence[Fraction], most: int | None = None) -> tuple[int, ...]:

@@ -67,3 +67,10 @@ def cut_rows(
         start=(cuts - begin) % row_tokens,
         length=np.diff(np.append(cuts, end)),
     )
+
+
+def whole_row_spans(documents: NDArray[np.int64], row_tokens: int) -> Spans:
+    """Rows of which each is one document, documents[rows], whole."""
+    rows = len(documents)
+    zeros = np.zeros(rows, np.int64)
+    return Spans(np.arange(rows + 1), documents, zeros, zeros, np.full(rows, row_tokens))

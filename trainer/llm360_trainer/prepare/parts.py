@@ -67,13 +67,30 @@ def find_parts(scratch: Storage) -> dict[PartId, PartInfo]:
         return dict(pool.map(read, [info.key for info in scratch.list("parts/")]))
 
 
-def unfinished_splits(num_splits: int, parts: Mapping[PartId, PartInfo]) -> list[int]:
-    """The splits of which not all blocks are there."""
-    last = {part.split: part.block for part, info in parts.items() if info.last}
-    present = [0] * num_splits
-    for part in parts:
-        present[part.split] += 1
-    return [split for split in range(num_splits) if split not in last or present[split] <= last[split]]
+class PartTable:
+    """The parts that are there, and the splits of which some are still missing.
+
+    Args:
+        splits: How many there are.
+        parts: Those that are there already.
+    """
+
+    def __init__(self, splits: int, parts: Mapping[PartId, PartInfo]) -> None:
+        self.parts: dict[PartId, PartInfo] = {}
+        self.unfinished = dict.fromkeys(range(splits))  # in order
+        self._missing: dict[int, int] = {}  # blocks of a split; below 0 while its last one is not known
+        for part, info in parts.items():
+            self.add(part, info)
+
+    def add(self, part: PartId, info: PartInfo) -> None:
+        """Enter a part; its split is finished once its last block and all before it are there."""
+        if part in self.parts:
+            return
+        self.parts[part] = info
+        missing = self._missing.get(part.split, 0) - 1 + (part.block + 1 if info.last else 0)
+        self._missing[part.split] = missing
+        if missing == 0:
+            self.unfinished.pop(part.split)
 
 
 @dataclass(frozen=True)

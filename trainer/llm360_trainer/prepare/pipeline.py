@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -31,16 +31,16 @@ from llm360_trainer.prepare.parts import (
     Block,
     PartId,
     PartInfo,
+    PartTable,
     TokenLine,
     blocks_of,
     find_parts,
-    unfinished_splits,
     write_part,
 )
-from llm360_trainer.prepare.progress import Progress, counted, silent
-from llm360_trainer.prepare.publish import MADE_WITH, chunks_of, entropy, find_existing, library_versions, publish
+from llm360_trainer.prepare.progress import Progress, silent
+from llm360_trainer.prepare.publish import MADE_WITH, Say, chunks_of, entropy, find_existing, library_versions, publish
 from llm360_trainer.prepare.runner import Runner, ray_session
-from llm360_trainer.prepare.shuffle import Run, WrittenShard, find_shards, gather, plan_runs, scatter
+from llm360_trainer.prepare.shuffle import Run, ShardTable, WrittenShard, find_shards, gather, plan_runs, scatter
 from llm360_trainer.prepare.tokenize import (
     encode_documents,
     end_of_document,
@@ -53,8 +53,6 @@ from llm360_trainer.prepare.tokenize import (
 BLOCK_CHARS = 2 * 2**20
 # Bytes of ids in a run: what one core holds in memory while it sorts.
 RUN_BYTES = 64 * 2**20
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class _Work:
     recipe: dict[str, Any]
     vocab_size: int
     eos_id: int
-    dtype: str
+    dtype: Literal["uint16", "uint32"]
     block_chars: int
     run_bytes: int
 
@@ -176,11 +174,11 @@ def prepare(
         with _LazyRunner(session or ray_session) as runner:
             lines = _tokenize(work, files, runner, say, progress)
             layout = _layout(work, lines)
-            written = _shuffle(work, lines, layout, runner, progress)
+            table = _shuffle(work, lines, layout, runner, progress)
     except InputError:
         _remove(work.scratch)  # other input or other settings use other scratch files
         raise
-    manifest = _manifest(work, lines, layout, written)
+    manifest = _manifest(work, lines, layout, table)
     publish(output, manifest, settings.tokenizer)
     _remove(work.scratch)
     say(
@@ -241,22 +239,21 @@ def _tokenize(
 ) -> tuple[TokenLine, ...]:
     """Pass 1: every block that is not there yet; returns each source's ids as a line of parts."""
     splits = inputs.plan_splits(files, work.settings.txt_document)
-    parts = find_parts(work.scratch)
-    todo = [splits[split] for split in unfinished_splits(len(splits), parts)]
-    if parts:
-        say(f"going on: {len(parts)} blocks of documents are tokenized, {len(todo)} of {len(splits)} splits are left")
-    if todo:
-        reader = partial(_read_blocks, work.settings.txt_document, work.block_chars, frozenset(parts))
+    table = PartTable(len(splits), find_parts(work.scratch))
+    if table.parts:
+        say(f"going on where it stopped: {len(table.parts)} blocks of documents are tokenized already")
+    if table.unfinished:
+        reader = partial(_read_blocks, work.settings.txt_document, work.block_chars, frozenset(table.parts))
         writer = partial(_write_block, work.scratch, work.settings.tokenizer, work.eos_id, work.dtype)
-        started, tokens, finished = time.monotonic(), 0, len(splits) - len(todo)
-        for part, info in runner.get().expand(reader, writer, todo):
-            parts[part] = info
+        started, tokens = time.monotonic(), 0
+        for part, info in runner.get().expand(reader, writer, [splits[split] for split in table.unfinished]):
+            table.add(part, info)
             tokens += info.tokens
-            finished += info.last
             rate = tokens / max(time.monotonic() - started, 1e-9)
-            progress("tokenizing", finished, len(splits), f"{tokens:,} tokens, {rate:,.0f} tokens/s")
+            done = len(splits) - len(table.unfinished)
+            progress("tokenizing", done, len(splits), f"{tokens:,} tokens, {rate:,.0f} tokens/s")
     of_source: list[list[tuple[PartId, PartInfo]]] = [[] for _ in work.settings.sources]
-    for part, info in parts.items():
+    for part, info in table.parts.items():
         of_source[splits[part.split].source].append((part, info))
     return tuple(TokenLine.of(found, work.dtype) for found in of_source)
 
@@ -276,7 +273,7 @@ def _write_block(scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, bl
 
 def _layout(work: _Work, lines: Sequence[TokenLine]) -> Layout:
     settings = work.settings
-    layout = plan_layout(
+    return plan_layout(
         names=[source.name for source in settings.sources],
         available=[line.tokens // work.row_tokens for line in lines],
         weights=[source.weight for source in settings.sources],
@@ -284,29 +281,30 @@ def _layout(work: _Work, lines: Sequence[TokenLine]) -> Layout:
         rows_per_chunk=settings.rows_per_chunk,
         row_bytes=work.row_bytes,
         seed=settings.seed if settings.shuffle == "global" else None,
+        prefix=work.rows_prefix,
     )
-    return replace(layout, prefix=work.rows_prefix)
 
 
 def _shuffle(
     work: _Work, lines: tuple[TokenLine, ...], layout: Layout, runner: _LazyRunner, progress: Progress
-) -> list[WrittenShard]:
-    """Passes 2 and 3: every run and shard that is not there yet; returns the shards in order."""
-    shards = find_shards(work.scratch, layout)
-    todo = [number for number in range(len(layout.shards)) if number not in shards]
-    if todo:
-        runs = plan_runs(layout, max(1, work.run_bytes // work.row_bytes))
-        present = {info.key for info in work.scratch.list("runs/")}
-        missing = [run for run in runs if run.key not in present]
-        if missing:
-            sort = partial(_scatter, work.scratch, lines, layout, work.row_tokens)
-            results = runner.get().map(sort, missing)
-            for _ in counted(results, progress, "sorting", len(runs) - len(missing), len(runs)):
-                pass
-        collect = partial(_gather, work.scratch, work.output, runs, layout, work.vocab_size, work.dtype)
-        gathered = runner.get().map(collect, todo)
-        shards |= dict(counted(gathered, progress, "writing", len(shards), len(layout.shards)))
-    return [shards[number] for number in range(len(layout.shards))]
+) -> ShardTable:
+    """Passes 2 and 3: every run and shard that is not there yet; returns all shards."""
+    table = find_shards(work.scratch, layout, work.vocab_size)
+    todo = [number for number in range(len(layout.shards)) if number not in table.shards]
+    if not todo:
+        return table
+    runs = plan_runs(layout, max(1, work.run_bytes // work.row_bytes))
+    present = {info.key for info in work.scratch.list("runs/")}
+    missing = [run for run in runs if run.key not in present]
+    if missing:
+        sort = partial(_scatter, work.scratch, lines, layout, work.row_tokens)
+        for done, _ in enumerate(runner.get().map(sort, missing), start=len(runs) - len(missing) + 1):
+            progress("sorting", done, len(runs), "")
+    collect = partial(_gather, work.scratch, work.output, runs, layout, work.vocab_size, work.dtype)
+    for number, written in runner.get().map(collect, todo):
+        table.add(number, written)
+        progress("writing", len(table.shards), len(layout.shards), "")
+    return table
 
 
 def _scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, row_tokens: int, run: Run) -> int:
@@ -320,7 +318,7 @@ def _gather(
     return number, gather(scratch, output, runs, layout, vocab_size, dtype, number)
 
 
-def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, written: Sequence[WrittenShard]) -> DataManifest:
+def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, table: ShardTable) -> DataManifest:
     settings = work.settings
     sources = [
         Source(
@@ -336,10 +334,10 @@ def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, written: 
     return DataManifest(
         row_tokens=work.row_tokens,
         labels="next_token",
-        dtype="uint16" if work.dtype == "uint16" else "uint32",
+        dtype=work.dtype,
         has_loss_mask=False,
         sources=tuple(sources),
-        chunks=tuple(chunks_of(layout.chunk_rows, [plan.chunk for plan in layout.shards], written)),
+        chunks=tuple(chunks_of(layout, table.shards)),
         tokenizer=TokenizerInfo(
             key=TOKENIZER_KEY,
             digest=sha256_digest(settings.tokenizer),
@@ -348,7 +346,7 @@ def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, written: 
         ),
         shuffle=settings.shuffle,
         seed=settings.seed if settings.shuffle == "global" else None,
-        unigram_entropy=entropy(sum((shard.label_counts for shard in written), np.zeros(work.vocab_size, np.int64))),
+        unigram_entropy=entropy(table.label_counts),
         recipe=work.recipe,
     )
 

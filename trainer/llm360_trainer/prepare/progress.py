@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TextIO, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import TextIO
 
 # Called with (what is done, done, all, further facts), at most as often as there is something new.
 Progress = Callable[[str, int, int, str], None]
@@ -34,21 +32,13 @@ class ProgressLine:
         self._next = 0.0
 
     def __call__(self, stage: str, done: int, total: int, facts: str) -> None:
-        """Show that `done` of `total` are done, unless the last line is too recent; the end is always shown."""
+        """Show that `done` of `total` (0: not known) are done, unless the last line is too recent; the end always."""
         terminal = self._stream.isatty()
         now = self._clock()
-        if now < self._next and done < total:
+        if now < self._next and done != total:
             return
         self._next = now + (TERMINAL_SECONDS if terminal else LOG_SECONDS)
-        text = f"{stage} {done:,}/{total:,}" + (f" · {facts}" if facts else "")
-        end = "\n" if done >= total or not terminal else ""
+        text = f"{stage} {done:,}" + (f"/{total:,}" if total else "") + (f" · {facts}" if facts else "")
+        end = "\n" if done == total or not terminal else ""
         self._stream.write(f"\r\x1b[K{text}{end}" if terminal else text + end)
         self._stream.flush()
-
-
-def counted(items: Iterable[T], progress: Progress, stage: str, done: int, total: int) -> Iterator[T]:
-    """The items, each reported as one more done."""
-    for item in items:
-        done += 1
-        progress(stage, done, total, "")
-        yield item

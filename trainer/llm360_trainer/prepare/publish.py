@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm360.data.manifest import MANIFEST_KEY, TOKENIZER_KEY, Chunk, DataManifest, load_manifest
+from llm360.data.manifest import MANIFEST_KEY, TOKENIZER_KEY, Chunk, DataManifest, Shard, load_manifest
 from llm360.errors import InputError, ObjectExistsError, ObjectNotFoundError
 from llm360.storage import Storage
-from llm360_trainer.prepare.shuffle import WrittenShard
+from llm360_trainer.prepare.layout import Layout
 
-# Member of a recipe that tells which versions made the data; data of other versions is not "other data".
+Say = Callable[[str], None]
+
+# Members of a recipe that tell how it went, not what was asked for: they make no data "other data".
 MADE_WITH = "made_with"
+SKIPPED_LINES = "skipped_lines"
 
 
 def library_versions() -> dict[str, str]:
@@ -47,7 +51,7 @@ def find_existing(output: Storage, recipe: dict[str, Any]) -> DataManifest | Non
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in recipe.items() if name != MADE_WITH}
+    return {name: value for name, value in recipe.items() if name not in (MADE_WITH, SKIPPED_LINES)}
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -69,35 +73,35 @@ def _brief(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def chunks_of(
-    chunk_rows: Sequence[int], chunk_of_shard: Sequence[int], written: Sequence[WrittenShard]
-) -> Iterator[Chunk]:
-    """The manifest's chunks from the shards in order."""
-    for chunk, rows in enumerate(chunk_rows):
-        of_chunk = [item.shard for item, number in zip(written, chunk_of_shard, strict=True) if number == chunk]
-        yield Chunk(rows=rows, shards=tuple(of_chunk))
+def chunks_of(layout: Layout, shards: Mapping[int, Shard]) -> Iterator[Chunk]:
+    """The manifest's chunks from the shards, by number."""
+    for chunk, plans in groupby(enumerate(layout.shards), key=lambda numbered: numbered[1].chunk):
+        yield Chunk(rows=layout.chunk_rows[chunk], shards=tuple(shards[number] for number, _ in plans))
 
 
 def entropy(counts: NDArray[np.int64]) -> float:
-    """Entropy in nats of the distribution that counts[n] estimate; the loss of the best model that sees no context."""
+    """Entropy in nats of the distribution that counts[n] give: the loss of the best model that sees no context."""
     total = int(counts.sum())
     return math.fsum(-count / total * math.log(count / total) for count in counts.tolist() if count)
 
 
-def publish(output: Storage, manifest: DataManifest, tokenizer: bytes) -> None:
+def publish(output: Storage, manifest: DataManifest, tokenizer: bytes | None) -> None:
     """Write the tokenizer and then the manifest, which only the first of several writers does.
 
     Raises:
         InputError: meanwhile another preparation with other settings has finished here.
     """
-    try:
-        stored = output.get(TOKENIZER_KEY)
-    except ObjectNotFoundError:
-        stored = None
-    if stored != tokenizer:
+    if tokenizer is not None and _stored(output, TOKENIZER_KEY) != tokenizer:
         output.put(TOKENIZER_KEY, tokenizer)
     try:
         output.create(MANIFEST_KEY, manifest.to_bytes())
     except ObjectExistsError:
         # Ours, its answer lost on the way, or that of another process that made the same.
         find_existing(output, manifest.recipe)
+
+
+def _stored(storage: Storage, key: str) -> bytes | None:
+    try:
+        return storage.get(key)
+    except ObjectNotFoundError:
+        return None

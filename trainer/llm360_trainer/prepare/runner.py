@@ -7,6 +7,7 @@ over cores and machines and bounds what is under way, and never needs to underst
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data import DataContext
 
 from llm360.errors import InputError, LLM360Error
 
@@ -59,7 +61,9 @@ class RayData:
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See `Runner`."""
-        return _results(_apply(_dataset(items), _Each(work)))
+        with DataContext.current(_context()):
+            results = _apply(_dataset(items), _Each(work))
+        return _unpack(results)
 
     def expand(
         self, expand: Callable[[Item], Iterable[Block]], work: Callable[[Block], Result], items: Sequence[Item]
@@ -70,10 +74,13 @@ class RayData:
         over all cores.
         """
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        blocks = _dataset(items).map_batches(
-            _Many(expand), batch_size=1, batch_format="pyarrow", num_cpus=0, concurrency=cores
-        )
-        return _results(_apply(blocks, _Each(work)))
+        readers = ray.data.TaskPoolStrategy(size=min(cores, len(items)))
+        with DataContext.current(_context()):
+            blocks = _dataset(items).map_batches(
+                _Many(expand), batch_size=1, batch_format="pyarrow", num_cpus=0, compute=readers
+            )
+            results = _apply(blocks, _Each(work))
+        return _unpack(results)
 
 
 @contextlib.contextmanager
@@ -88,7 +95,8 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
         InputError: no cluster answers at the address.
     """
     if ray.is_initialized():
-        yield RayData()
+        with _quiet():
+            yield RayData()
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is not None:
@@ -99,17 +107,35 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     else:
         ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
     try:
-        yield RayData()
+        with _quiet():
+            yield RayData()
     finally:
         ray.shutdown()
 
 
-def _dataset(items: Sequence[Any]) -> ray.data.Dataset:
-    context = ray.data.DataContext.get_current()
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Our own progress speaks for Ray Data's notes on every execution."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _context() -> DataContext:
+    """Settings of our data sets only; others in this process, such as those that feed training, keep theirs."""
+    context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # Every block is one task's work, however small: without this Ray Data would collect 128 MiB first.
     context.target_max_block_size = 1
+    return context
+
+
+def _dataset(items: Sequence[Any]) -> ray.data.Dataset:
     rows = [{"item": pickle.dumps(item)} for item in items]
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS))
 
@@ -118,7 +144,7 @@ def _apply(dataset: ray.data.Dataset, function: Callable[[pa.Table], Iterator[pa
     return dataset.map_batches(function, batch_size=1, batch_format="pyarrow", num_cpus=1)
 
 
-def _results(dataset: ray.data.Dataset) -> Iterator[Any]:
+def _unpack(dataset: ray.data.Dataset) -> Iterator[Any]:
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for value in batch["item"]:
             result = pickle.loads(value.as_buffer())  # noqa: S301 - made by our own tasks

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +53,24 @@ class WrittenShard:
 
     Args:
         shard: As the manifest names it.
-        source_rows: `[sources]`, rows of each.
         label_counts: `[vocabulary]`, how often each id is a label.
     """
 
     shard: Shard
-    source_rows: NDArray[np.int64]
     label_counts: NDArray[np.int64]
+
+
+class ShardTable:
+    """The shards written so far, by number, and the sum of their label_counts[vocabulary]."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.shards: dict[int, Shard] = {}
+        self.label_counts: NDArray[np.int64] = np.zeros(vocab_size, np.int64)
+
+    def add(self, number: int, written: WrittenShard) -> None:
+        """Enter a shard."""
+        self.shards[number] = written.shard
+        self.label_counts += written.label_counts
 
 
 def plan_runs(layout: Layout, run_rows: int) -> list[Run]:
@@ -115,7 +125,7 @@ def gather(
     if not np.array_equal(places[order], np.arange(plan.start, plan.stop)):
         raise LLM360Error(f"the scratch files in {scratch.uri} do not fit together; remove them and start again")
     table = table.drop_columns(["place"]).take(pa.array(order))
-    written = write_shard(output, plan.key, table, len(layout.taken), vocab_size, dtype)
+    written = write_shard(output, plan.key, table, vocab_size, dtype)
     scratch.put(_record_key(plan), _pack(written))
     return written
 
@@ -128,7 +138,7 @@ def rows_table(
     return pa.table([fixed_binary(ids), pa.array(source, pa.uint16()), documents], schema=schema)
 
 
-def write_shard(output: Storage, key: str, table: pa.Table, sources: int, vocab_size: int, dtype: str) -> WrittenShard:
+def write_shard(output: Storage, key: str, table: pa.Table, vocab_size: int, dtype: str) -> WrittenShard:
     """Store rows as a Parquet file under a key; the same rows give the same bytes."""
     sink = io.BytesIO()
     pq.write_table(
@@ -146,19 +156,18 @@ def write_shard(output: Storage, key: str, table: pa.Table, sources: int, vocab_
     labels = from_fixed_binary(table["ids"], dtype)[:, 1:]
     return WrittenShard(
         Shard(key=key, rows=table.num_rows, bytes=len(data), sha256=digest),
-        np.bincount(table["source"].to_numpy(), minlength=sources),
         np.bincount(labels.reshape(-1), minlength=vocab_size),
     )
 
 
-def find_shards(scratch: Storage, layout: Layout) -> dict[int, WrittenShard]:
-    """The shards that an earlier, interrupted preparation recorded, by number."""
+def find_shards(scratch: Storage, layout: Layout, vocab_size: int) -> ShardTable:
+    """The shards that an earlier, interrupted preparation recorded."""
     present = {info.key for info in scratch.list("shards/")}
-    return {
-        number: _unpack(scratch.get(_record_key(plan)))
-        for number, plan in enumerate(layout.shards)
-        if _record_key(plan) in present
-    }
+    table = ShardTable(vocab_size)
+    for number, plan in enumerate(layout.shards):
+        if _record_key(plan) in present:
+            table.add(number, _unpack(scratch.get(_record_key(plan))))
+    return table
 
 
 def _record_key(plan: ShardPlan) -> str:
@@ -166,15 +175,9 @@ def _record_key(plan: ShardPlan) -> str:
 
 
 def _pack(written: WrittenShard) -> bytes:
-    head = {"shard": written.shard.model_dump(), "source_rows": written.source_rows.tolist()}
-    return canonical_json(head) + b"\n" + written.label_counts.astype("<i8").tobytes()
+    return canonical_json(written.shard.model_dump()) + b"\n" + written.label_counts.astype("<i8").tobytes()
 
 
 def _unpack(data: bytes) -> WrittenShard:
-    head, _, counts = data.partition(b"\n")
-    value = json.loads(head)
-    return WrittenShard(
-        Shard.model_validate(value["shard"]),
-        np.array(value["source_rows"], dtype=np.int64),
-        np.frombuffer(counts, "<i8").astype(np.int64),
-    )
+    shard, _, counts = data.partition(b"\n")
+    return WrittenShard(Shard.model_validate_json(shard), np.frombuffer(counts, "<i8").astype(np.int64))

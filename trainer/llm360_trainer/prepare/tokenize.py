@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
     return int(max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)) + 1
 
 
-def ids_dtype(vocab_size: int) -> str:
+def ids_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
     """The smallest dtype of the format that holds the ids."""
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
