@@ -97,10 +97,14 @@ def check_no_others(storage: Storage, manifest: CheckpointManifest) -> list[Faul
     """
     prefix = manifest.prefix
     known = {manifest_key(prefix)} | {f"{prefix}/{file.key}" for file in manifest.files}
+    try:
+        keys = [info.key for info in storage.list(prefix + "/")]
+    except StorageUnavailableError:
+        raise
+    except StorageError as error:
+        return [Fault(prefix, error.message)]
     return [
-        Fault(info.key, "lies in a committed checkpoint whose manifest does not list it")
-        for info in storage.list(prefix + "/")
-        if info.key not in known
+        Fault(key, "lies in a committed checkpoint whose manifest does not list it") for key in keys if key not in known
     ]
 
 

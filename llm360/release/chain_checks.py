@@ -25,7 +25,7 @@ from llm360.release.entries import (
 )
 from llm360.release.entry import Entry
 from llm360.release.history import CheckpointEntry, History
-from llm360.release.layout import checkpoint_prefix, metrics_key
+from llm360.release.layout import checkpoint_prefix, eval_prefix, metrics_key
 from llm360.release.writer import data_between
 
 
@@ -59,12 +59,8 @@ def check_position(before: History, entry: Entry) -> Iterator[str]:
             yield from _check_going_back(before, body)
         case Complete():
             yield from _check_complete(before, body)
-        case Eval() | Analysis() | Prune() if body.checkpoint is not None:
-            known = before.all_checkpoints.get(body.checkpoint)
-            if known is None:
-                yield f"'{entry.kind}' names the checkpoint {body.checkpoint}, which no entry before it is"
-            elif not isinstance(body, Analysis) and known.step != body.step:
-                yield f"'{entry.kind}' says step {body.step}; the checkpoint it names is of step {known.step}"
+        case Eval() | Analysis() | Prune():
+            yield from _check_reference(before, body)
     if isinstance(body, TrainingDraft) and not isinstance(body, Attempt | Stage):
         expected = tokens_at(before, body.step)
         if expected is None:
@@ -80,7 +76,11 @@ def check_data(before: History, entry: Entry) -> Iterator[str]:
         return
     previous = before.latest_checkpoint
     since = previous.step if previous else 0
-    expected = data_between(before.stages, since, body.step)
+    try:
+        expected = data_between(before.stages, since, body.step)
+    except InputError as error:
+        yield f"the rows between step {since} and step {body.step} cannot be told: {error}"
+        return
     if body.data == expected:
         return
     for index in range(max(len(body.data), len(expected))):
@@ -187,6 +187,20 @@ def _check_going_back(before: History, body: Fallback | Rewind) -> Iterator[str]
                 yield f"passes over {name}, which is no checkpoint after step {step}"
     elif body.from_step < step:
         yield f"goes back from step {body.from_step} to step {step}, which lies ahead"
+
+
+def _check_reference(before: History, body: Eval | Analysis | Prune) -> Iterator[str]:
+    if body.checkpoint is None:
+        return
+    known = before.all_checkpoints.get(body.checkpoint)
+    if known is None:
+        yield f"'{body.kind}' names the checkpoint {body.checkpoint}, which no entry before it is"
+    elif not isinstance(body, Analysis) and known.step != body.step:
+        yield f"'{body.kind}' says step {body.step}; the checkpoint it names is of step {known.step}"
+    elif isinstance(body, Eval):
+        folder = eval_prefix(body.step, known.name, body.task, "")
+        if not body.prefix.startswith(folder):
+            yield f"its folder is {body.prefix}; expected {folder}…"
 
 
 def _check_complete(before: History, body: Complete) -> Iterator[str]:

@@ -48,6 +48,9 @@ from llm360.storage.open import open_storage
 
 Extent = Literal["all", "latest", "none"]
 
+_PROBED_BEYOND = 8
+"""Numbers behind the head that are asked for where the store cannot list."""
+
 
 class Progress(NamedTuple):
     """How far a verification is."""
@@ -181,7 +184,7 @@ class _Verification:
             return error.message
 
     def _beyond(self, head: int) -> str | None:
-        """The key of an entry after a hole behind the head, as far as the store can list."""
+        """The key of an entry after a hole behind the head: any where the store can list, else one close by."""
         try:
             for info in self.storage.list(f"{LEDGER_PREFIX}/"):
                 number = info.key.removeprefix(f"{LEDGER_PREFIX}/").removesuffix(".json")
@@ -189,6 +192,8 @@ class _Verification:
                     return info.key
         except StoreUnusableError:  # plain HTTP
             self.can_list = False
+            near = (ledger_key(seq) for seq in range(head + 2, head + 2 + _PROBED_BEYOND))
+            return next((key for key in near if self.storage.exists(key)), None)
         return None
 
     # -- 3 to 6 --------------------------------------------------------------------------------------------
