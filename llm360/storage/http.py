@@ -110,7 +110,9 @@ class HttpStorage(Storage):
     def _stream(self, key: str, chunk_bytes: int) -> Iterator[bytes]:
         """One response from beginning to end; where it breaks off, the next one goes on behind the last chunk."""
         position = 0
-        for pause in backoff(self.options.max_attempts):
+        started = time.monotonic()
+        pauses = backoff(self.options.max_attempts)
+        while True:
             try:
                 with self._open(key, Range=f"bytes={position}-") as response:
                     if not seek(response, position):
@@ -118,10 +120,12 @@ class HttpStorage(Storage):
                     while chunk := response.read(chunk_bytes):
                         yield chunk
                         position += len(chunk)
+                        pauses = backoff(self.options.max_attempts)  # it moves, so count from here
                     return
             except (HTTPError, StorageUnavailableError) as error:
+                pause = next(pauses)
                 if pause is None:
-                    raise self._explain(error, key, 0.0) from error
+                    raise self._explain(error, key, time.monotonic() - started) from error
                 time.sleep(pause)
 
     def _request(

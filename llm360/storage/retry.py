@@ -16,10 +16,10 @@ LONGEST_PAUSE = 10.0
 SAY_EVERY = 60.0
 
 
-def backoff(attempts: int, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float | None]:
+def backoff(attempts: int) -> Iterator[float | None]:
     """Seconds to wait after each of the attempts, doubling, with jitter so that clients part; None after the last."""
     for attempt in range(attempts - 1):
-        yield min(longest, first * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        yield min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
     yield None
 
 

@@ -88,13 +88,13 @@ def _explain_answer(error: ClientError, place: Place) -> LLM360Error:
         return ObjectNotFoundError(f"{place.uri} does not exist")
     if names & TAKEN:
         return ObjectExistsError(f"{place.uri} exists already, and only its first writer may write it")
-    if names & REFUSED:
-        return _refused(error, code, text, place)
     if names & FULL:
         return StoreUnusableError(
             f"{place.endpoint} has no space left for {place.uri}: {text}; free some or raise the quota",
             reason="DiskFull",
         )
+    if names & REFUSED:
+        return _refused(error, code, text, place)
     if names & ELSEWHERE:
         return StoreUnusableError(
             f"bucket '{place.bucket}' belongs to another region or endpoint than {place.endpoint}: {text};"

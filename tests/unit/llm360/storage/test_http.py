@@ -1,0 +1,163 @@
+"""Reading a published release from a web server, be it careful or careless with ranges."""
+
+import hashlib
+import os
+import pickle
+import socket
+
+import pytest
+
+from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, StorageUnavailableError
+from llm360.storage import StorageOptions, StoreUnusableError, open_storage
+
+OPTIONS = StorageOptions(connect_timeout=1.0, read_timeout=5.0, max_attempts=3, part_bytes=1_000)
+DATA = os.urandom(10_500)
+DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def quick_backoff(monkeypatch):
+    monkeypatch.setattr("llm360.storage.retry.FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture
+def store(web):
+    web.add("a/data", DATA)
+    web.add("empty", b"")
+    return open_storage(web.uri, OPTIONS)
+
+
+def test_get(store):
+    assert store.get("a/data") == DATA
+    assert store.get("empty") == b""
+
+
+@pytest.mark.parametrize(
+    ("start", "length"), [(0, 10), (5_000, 100), (10_400, 500), (10_500, 10), (20_000, 1), (7, 0), (0, 20_000)]
+)
+def test_get_range_is_a_slice(store, start, length):
+    assert store.get_range("a/data", start, length) == DATA[start : start + length]
+
+
+def test_get_range_of_nothing(store):
+    assert store.get_range("empty", 0, 10) == b""
+
+
+def test_stat(store):
+    assert store.stat("a/data") == ("a/data", 10_500, 1795348800.0)
+    assert store.stat("empty").size == 0
+    assert store.exists("a/data")
+    assert not store.exists("a/other")
+
+
+@pytest.mark.parametrize("chunk_bytes", [1_000, 10_500, 50_000])
+def test_iter_bytes(store, chunk_bytes):
+    chunks = list(store.iter_bytes("a/data", chunk_bytes))
+    assert b"".join(chunks) == DATA
+    assert {len(chunk) for chunk in chunks[:-1]} <= {chunk_bytes}
+    assert list(store.iter_bytes("empty")) == []
+
+
+def test_download(store, tmp_path):
+    store.download("a/data", tmp_path / "checked", DIGEST)
+    store.download("a/data", tmp_path / "unchecked")
+    assert (tmp_path / "checked").read_bytes() == (tmp_path / "unchecked").read_bytes() == DATA
+
+
+def test_download_refuses_other_bytes(store, web, tmp_path):
+    web.add("a/data", DATA[:-1] + bytes([DATA[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="is not what was recorded"):
+        store.download("a/data", tmp_path / "target", DIGEST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_object_is_read_once_where_ranges_are_ignored(store, web, tmp_path):
+    store.download("a/data", tmp_path / "target", DIGEST)
+    reads = [request for request in web.requests if request.startswith("GET")]
+    assert len(reads) == (12 if web.server.RequestHandlerClass.ranges else 2)
+
+
+@pytest.mark.parametrize("fault", ["503", "500", "429", "cut"])
+def test_faults_are_tried_again(store, web, fault):
+    web.faults.extend([fault, fault])
+    assert store.get("a/data") == DATA
+    web.faults.extend([fault])
+    assert store.get_range("a/data", 5_000, 2_000) == DATA[5_000:7_000]
+    web.faults.extend(["", fault])
+    assert b"".join(store.iter_bytes("a/data", 1_000)) == DATA
+
+
+@pytest.mark.parametrize("fault", ["503", "cut"])
+def test_lasting_faults_are_unavailability(store, web, fault):
+    web.faults.extend([fault] * 3)
+    with pytest.raises(StorageUnavailableError, match="a/data"):
+        store.get("a/data")
+    web.faults.extend([fault] * 9)
+    with pytest.raises(StorageUnavailableError, match="a/data"):
+        list(store.iter_bytes("a/data"))
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_refused(store, web, status):
+    web.faults.append(status)
+    with pytest.raises(StoreUnusableError, match=rf"may not be read \({status}") as error:
+        store.get("a/data")
+    assert error.value.reason == "NotReadable"
+
+
+def test_other_status_is_told(store, web):
+    web.faults.append("418")
+    with pytest.raises(StorageError, match="the server answers 418"):
+        store.get("a/data")
+
+
+def test_wrong_range_is_not_taken_for_the_right_one(ranged_web):
+    ranged_web.add("a/data", DATA)
+    ranged_web.faults.append("shift")
+    with pytest.raises(StorageError, match="asked for bytes from 5, got 'bytes 0-0/1'"):
+        open_storage(ranged_web.uri, OPTIONS).get_range("a/data", 5, 5)
+
+
+def test_missing(store):
+    for call in (
+        store.get,
+        store.stat,
+        lambda key: store.get_range(key, 0, 1),
+        lambda key: list(store.iter_bytes(key)),
+    ):
+        with pytest.raises(ObjectNotFoundError, match="/release/a/other does not exist"):
+            call("a/other")
+
+
+def test_it_is_read_only(store, tmp_path):
+    (tmp_path / "source").write_bytes(b"1")
+    for call in (
+        lambda: store.put("key", b"1"),
+        lambda: store.create("key", b"1"),
+        lambda: store.delete("key"),
+        lambda: store.list("ledger/"),
+        lambda: store.upload("key", tmp_path / "source"),
+    ):
+        with pytest.raises(StoreUnusableError, match=r"is read-only: .* through http") as error:
+            call()
+        assert error.value.reason == "ReadOnly"
+        assert error.value.exit_code == 2
+
+
+def test_at_and_pickle(store):
+    deeper = pickle.loads(pickle.dumps(store.at("a")))
+    assert deeper.get("data") == DATA
+    assert deeper.uri == store.uri + "/a"
+
+
+def test_names_are_quoted(web):
+    web.add("with%20space/%23%3F", b"1")
+    assert open_storage(web.uri, OPTIONS).get("with space/#?") == b"1"
+
+
+def test_nobody_listens():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StorageUnavailableError, match=f"no answer about {uri}/key in"):
+            open_storage(uri, OPTIONS).get("key")

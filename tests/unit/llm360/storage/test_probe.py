@@ -1,0 +1,54 @@
+"""Whether a store can carry a ledger: each kind of answer to the two writes."""
+
+import pytest
+
+from llm360.errors import ObjectExistsError, StorageUnavailableError
+from llm360.storage import StoreUnusableError, open_storage, probe_conditional_create
+from llm360.storage.file import FileStorage
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_storage(str(tmp_path / "store"))
+
+
+def test_a_good_store_is_left_as_it_was(store):
+    probe_conditional_create(store, "ledger/probe")
+    assert list(store.list()) == []
+
+
+def test_a_careless_store_is_refused_by_name(store, monkeypatch):
+    monkeypatch.setattr(FileStorage, "create", FileStorage.put)
+    with pytest.raises(StoreUnusableError, match="/store does not honour conditional writes") as error:
+        probe_conditional_create(store, "ledger/probe")
+    assert error.value.reason == "ConditionalCreateUnsupported"
+    assert list(store.list()) == []
+
+
+def test_a_lost_answer_is_no_refusal(store, monkeypatch):
+    """The first write took effect, its answer was lost, the client's repetition was refused."""
+    create = FileStorage.create
+
+    def lose_answer(self, key, data):
+        create(self, key, data)
+        raise ObjectExistsError("taken")
+
+    monkeypatch.setattr(FileStorage, "create", lose_answer)
+    probe_conditional_create(store, "ledger/probe")
+
+
+def test_silence_is_no_verdict(store, monkeypatch):
+    def be_silent(*_):
+        raise StorageUnavailableError("no answer")
+
+    monkeypatch.setattr(FileStorage, "create", be_silent)
+    with pytest.raises(StorageUnavailableError):
+        probe_conditional_create(store, "ledger/probe")
+
+
+def test_a_store_that_forbids_deleting_is_taken(store, monkeypatch):
+    def forbid(*_):
+        raise StoreUnusableError("locked", reason="NotWritable")
+
+    monkeypatch.setattr(FileStorage, "delete", forbid)
+    probe_conditional_create(store, "ledger/probe")
