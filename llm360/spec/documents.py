@@ -80,15 +80,18 @@ def parse(text: str, source: str) -> Any:
         raise InputError(f"{source}: is longer than 1 MiB; a specification has a few KiB")
     try:
         documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
-        json.dumps(documents, allow_nan=False)  # neither cycles nor types that JSON lacks
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
         raise InputError(f"{source}:{place} not readable as YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from None
     if len(documents) != 1:
         raise InputError(f"{source}: holds {len(documents)} documents; one LLM360Run is needed")
+    try:
+        json.dumps(documents, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{source}: holds something that JSON has no form for: {error}") from None
     return documents[0]
 
 

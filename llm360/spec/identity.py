@@ -59,11 +59,13 @@ def _select(value: Mapping[str, Any], path: str, *, wanted: bool) -> dict[str, A
     """The members on the wanted side; a section that holds both is split."""
     chosen: dict[str, Any] = {}
     for key, member in value.items():
-        member_path = f"{path}.{key}" if path else key
-        if is_identity(member_path) == wanted and not _is_split(member_path):
+        member_path = f"{path}.{key}".removeprefix(".")
+        if _is_split(member_path):
+            part = _select(member, member_path, wanted=wanted)
+            if part:
+                chosen[key] = part
+        elif is_identity(member_path) == wanted:
             chosen[key] = member
-        elif _is_split(member_path):
-            chosen[key] = _select(member, member_path, wanted=wanted)
     return chosen
 
 

@@ -104,6 +104,8 @@ def _expected(error: ErrorDetails) -> str:
 
 def _advice(error: ErrorDetails, found: Any) -> str:
     """What to do about a value of the wrong type, where that is plain."""
+    if error["type"] == "bool_type" and str(found).lower() in ("yes", "on", "no", "off"):
+        return f"; write {'true' if str(found).lower() in ('yes', 'on') else 'false'}"
     if error["type"] in ("int_type", "float_type", "bool_type") and isinstance(found, str):
         return "; write it without quotes" if _is_scalar(found) else ""
     if error["type"] == "string_type" and isinstance(found, (int, float)):
@@ -153,7 +155,7 @@ def _unknown(loc: Sequence[str | int], root: type[Section]) -> str:
     elsewhere = [path for path in field_paths(root) if path.rsplit(".", 1)[-1].lower() == word.lower()]
     there = min(elsewhere, key=lambda path: path.count("."), default=None)
     hint = nearest(word, names) or (f" (did you mean 'spec.{there}'?)" if there else "")
-    return f"unknown field{hint}; fields here are {', '.join(names)}"
+    return f"unknown field{hint or '; fields here are ' + ', '.join(names)}"
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -105,6 +105,8 @@ def resolve(document: Any, overrides: Sequence[str] = (), *, local: bool = False
     """
     root = _metadata_and_spec(document)
     envelope = _envelope_problems(document)
+    if envelope and "spec" not in document:
+        raise SpecError(envelope)
     for text in overrides:
         if parse_override(text)[0] == ("spec", "preset"):
             apply_override(root, text)
@@ -116,8 +118,7 @@ def resolve(document: Any, overrides: Sequence[str] = (), *, local: bool = False
     name = root["metadata"].get("name")
     envelope += _name_problems(name)
 
-    spec, found = _validate(root["spec"], base, local=local, is_preset_known=not problems)
-    problems += found
+    spec = _validate(root["spec"], base, problems, local=local)
     if envelope or problems or spec is None:
         raise SpecError([*envelope, *map(str, problems)])
     return ResolvedRun(name=str(name), spec=spec)
@@ -138,19 +139,18 @@ def _base_layer(root: Mapping[str, Any]) -> tuple[layers.Layer, list[Problem]]:
     return layers.merge(defaults, layers.preset_layer(preset)), []
 
 
-def _validate(
-    stated: layers.Layer, base: layers.Layer, *, local: bool, is_preset_known: bool
-) -> tuple[ResolvedSpec | None, list[Problem]]:
-    """Check the fields, then the rules that read none of the wrong ones.
+def _validate(stated: layers.Layer, base: layers.Layer, problems: list[Problem], *, local: bool) -> ResolvedSpec | None:
+    """Check the fields, then the rules that read none of the wrong ones, and add what is wrong to `problems`.
 
     With a wrong field the rules see what would hold without it, so that all errors are told at once.
     """
-    complete, problems = _with_absolute_addresses(layers.fill_derived(stated), local=local)
+    untold = {problem.path for problem in problems} | set(layers.DERIVED)
+    is_preset_known = "preset" not in untold
+    complete = layers.fill_derived(stated)
+    problems += _make_addresses_absolute(complete, local=local)
     spec, found = _parse(complete)
     problems += [
-        problem
-        for problem in found
-        if not problem.is_missing or (is_preset_known and problem.path not in layers.DERIVED)
+        problem for problem in found if problem.path not in untold and (is_preset_known or not problem.is_missing)
     ]
     if spec is None:
         repaired = _without(complete, [problem.path for problem in found if not problem.is_missing])
@@ -158,7 +158,7 @@ def _validate(
     wrong = [re.sub(r"\[[0-9]+\]", "", problem.path) for problem in problems]
     if spec is not None:
         problems += broken_rules(spec, wrong)
-    return spec, problems
+    return spec
 
 
 def _parse(spec: layers.Layer) -> tuple[ResolvedSpec | None, list[Problem]]:
@@ -179,8 +179,8 @@ def _without(value: Any, paths: Sequence[str], prefix: str = "") -> Any:
     }
 
 
-def _with_absolute_addresses(spec: layers.Layer, *, local: bool) -> tuple[layers.Layer, list[Problem]]:
-    """Give every address its one spelling, so that equal stores are equal in the identity."""
+def _make_addresses_absolute(spec: layers.Layer, *, local: bool) -> list[Problem]:
+    """Give every address its one spelling in place, so that equal stores are equal in the identity."""
     problems = []
     for path, holder in _address_holders(spec):
         uri = holder.get("uri")
@@ -190,7 +190,7 @@ def _with_absolute_addresses(spec: layers.Layer, *, local: bool) -> tuple[layers
             except InputError as error:
                 problems.append(Problem(path, error.message))
                 del holder["uri"]
-    return spec, problems
+    return problems
 
 
 def _address_holders(spec: layers.Layer) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -207,7 +207,9 @@ def _address_holders(spec: layers.Layer) -> Iterator[tuple[str, dict[str, Any]]]
 def _metadata_and_spec(document: Any) -> dict[str, Any]:
     """The two parts that are read, as copies that may be changed."""
     if not isinstance(document, Mapping):
-        raise SpecError([f"must be an object with apiVersion, kind, metadata and spec, found {shown(document)}"])
+        raise SpecError(
+            [f"the document must be an object with apiVersion, kind, metadata and spec, found {shown(document)}"]
+        )
     parts = {key: {} if document.get(key) is None else document[key] for key in ("metadata", "spec")}
     problems = [
         f"{key}: must be an object with fields, found {shown(part)}"
@@ -222,7 +224,7 @@ def _metadata_and_spec(document: Any) -> dict[str, Any]:
 def _envelope_problems(document: Mapping[str, Any]) -> list[str]:
     """What is wrong beside `metadata` and `spec`."""
     problems = [
-        f"{key}: unknown field{nearest(str(key), _ROOT_FIELDS)}; fields here are {', '.join(_ROOT_FIELDS)}"
+        f"{key}: unknown field{nearest(str(key), _ROOT_FIELDS) or '; fields here are ' + ', '.join(_ROOT_FIELDS)}"
         for key in document
         if key not in _ROOT_FIELDS
     ]

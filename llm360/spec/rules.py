@@ -53,6 +53,10 @@ def broken_rules(spec: ResolvedSpec, wrong: Sequence[str] = ()) -> list[Problem]
     ]
 
 
+def _divisors(number: int) -> str:
+    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+
+
 def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
@@ -75,11 +79,10 @@ def key_value_heads_divide_heads(spec: ResolvedSpec) -> Iterator[tuple[str, str]
     """NumHeads is a multiple of numKeyValueHeads."""
     num_heads, num_key_value_heads = spec.model.num_heads, spec.model.num_key_value_heads
     if num_heads % num_key_value_heads:
-        divisors = [str(number) for number in range(1, num_heads + 1) if num_heads % number == 0]
         yield (
             "model.numKeyValueHeads",
             f"{num_key_value_heads} does not divide model.numHeads ({num_heads}): each key and value head serves"
-            f" equally many; take one of {', '.join(divisors)}",
+            f" equally many; take one of {_divisors(num_heads)}",
         )
 
 
@@ -278,7 +281,8 @@ def replicas_divide_the_ranks(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     if spec.parallelism.shard == "hybrid" and replicas is not None and world_size % replicas:
         yield (
             "parallelism.replicas",
-            f"{replicas} does not divide the {world_size} ranks of cluster.workers; take a divisor of {world_size}",
+            f"{replicas} does not divide the {world_size} ranks of cluster.workers; take a divisor above"
+            " 1, or set parallelism.shard to full",
         )
 
 

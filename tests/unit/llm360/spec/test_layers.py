@@ -1,0 +1,54 @@
+"""Defaults, presets, and how one layer lies over another."""
+
+from llm360.spec.layers import default_layer, fill_derived, merge, preset_layer, preset_names, without_nulls
+
+
+def test_upper_layer_wins_field_by_field():
+    lower = {"a": {"x": 1, "y": 2}, "b": [1, 2]}
+    assert merge(lower, {"a": {"y": 3}}, {"b": [9]}) == {"a": {"x": 1, "y": 3}, "b": [9]}
+
+
+def test_named_entries_take_what_they_do_not_state_from_below():
+    lower = {"stages": [{"name": "one", "steps": 1, "uri": "a"}, {"name": "two", "steps": 2}]}
+    upper = {"stages": [{"name": "two", "uri": "b"}, {"name": "three"}]}
+    assert merge(lower, upper) == {"stages": [{"name": "two", "steps": 2, "uri": "b"}, {"name": "three"}]}
+
+
+def test_layers_do_not_share_values():
+    default_layer()["model"]["norm"]["kind"] = "changed"
+    preset_layer("amber-tiny")["model"]["hiddenSize"] = 1
+    assert default_layer()["model"]["norm"]["kind"] == "rmsnorm"
+    assert preset_layer("amber-tiny")["model"]["hiddenSize"] == 128
+    lower = {"a": {"b": 1}}
+    merge(lower, {"c": 1})["a"]["b"] = 2
+    assert lower == {"a": {"b": 1}}
+
+
+def test_null_states_nothing():
+    assert without_nulls({"a": None, "b": {"c": None}, "d": [{"e": None}]}) == {"b": {}, "d": [{}]}
+
+
+def test_derived_values_follow_from_others_and_give_way_to_stated_ones():
+    filled = fill_derived({"model": {"hiddenSize": 64, "numHeads": 4}, "training": {"sequenceLength": 32}})
+    assert filled["model"] == {
+        "hiddenSize": 64,
+        "numHeads": 4,
+        "numKeyValueHeads": 4,
+        "headDim": 16,
+        "maxPositionEmbeddings": 32,
+    }
+    assert filled["data"] == {"stages": [{"name": "stage1"}]}
+    assert fill_derived(filled) == filled
+    assert fill_derived({"model": {"hiddenSize": 64, "numHeads": 4, "headDim": 8}})["model"]["headDim"] == 8
+
+
+def test_schedule_of_a_stage_is_filled_from_the_training():
+    spec = {
+        "training": {"schedule": {"kind": "cosine", "warmupSteps": 5}},
+        "data": {"stages": [{"name": "a", "schedule": {"kind": "linear"}}]},
+    }
+    assert fill_derived(spec)["data"]["stages"][0]["schedule"] == {"kind": "linear", "warmupSteps": 5}
+
+
+def test_built_in_values_are_no_preset():
+    assert preset_names() == ("amber-7b", "amber-tiny")
