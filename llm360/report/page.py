@@ -119,7 +119,7 @@ def render_report(
             sections=SECTIONS,
             tiles=tiles_of(facts, run),
             verification=verification,
-            commands=commands_of(facts),
+            commands=commands_of(facts, history),
             head_key=ledger_key(facts.head_seq),
             head_command=_head_command(facts),
             head_hex=facts.head_digest.removeprefix("sha256:"),
@@ -205,14 +205,18 @@ def tiles_of(facts: RunFacts, run: RunData) -> list[Tile]:
     return tiles
 
 
-def commands_of(facts: RunFacts) -> list[str]:
+def commands_of(facts: RunFacts, history: History) -> list[str]:
     """What a reader types to check the release."""
     uri = address_of(facts.uri)
-    return [
-        f"llm360 verify {uri} --head {facts.head_digest}   # this very history, every byte",
-        f"llm360 verify {uri} --data                       # the prepared data's bytes too",
-        f"llm360 data show {uri} --step 0                  # the text that a step was trained on",
+    lines = [
+        (f"llm360 verify {uri} --head {facts.head_digest}", "this very history, every checkpoint's every byte"),
+        (f"llm360 verify {uri} --tensors all --data", "each tensor's own digest, and the training data's shards"),
     ]
+    if history.stages:
+        data = history.stages[0].data
+        place = address_of(data) if "://" in data else f"{uri.rstrip('/')}/{data}"
+        lines.append((f"llm360 data show {place} --step 0", "the text of the first step"))
+    return [part for command, comment in lines for part in (f"# {comment}", command)]
 
 
 def _head_command(facts: RunFacts) -> str:

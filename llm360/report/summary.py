@@ -21,10 +21,9 @@ def status_text(facts: RunFacts, now: datetime) -> str:
     silent = duration((now - facts.last_entry_time).total_seconds())
     lines = [("run", facts.name + (f" (preset {facts.preset})" if facts.preset else ""))]
     lines.append(("phase", _phase_text(facts, silent)))
-    lines.append(("step", _of_total(f"{facts.step:,}", facts.total_steps and f"{facts.total_steps:,}", facts)))
-    lines.append(
-        ("tokens", _of_total(short_count(facts.tokens), facts.total_tokens and short_count(facts.total_tokens)))
-    )
+    percent = f" ({100 * facts.step // facts.total_steps}%)" if facts.total_steps else ""
+    lines.append(("step", _of_total(facts.step, facts.total_steps, "{:,}".format) + percent))
+    lines.append(("tokens", _of_total(facts.tokens, facts.total_tokens, short_count)))
     if facts.loss is not None:
         mean = f" (mean of the last 100 steps {facts.recent_loss:.4f})" if facts.recent_loss is not None else ""
         lines.append(("loss", f"{facts.loss:.4f}{mean}"))

@@ -57,7 +57,7 @@ def verification_view(report: VerifyReport, extent: Extent) -> VerificationView:
     verdict = "Verified: every link that was checked holds."
     if first is not None:
         check, fault = first
-        verdict = f"Broken at check {check.number}, {TITLES[check.number]}: {fault.key}: {fault.problem}."
+        verdict = f"Broken at check {check.number}, {TITLES[check.number]}: {fault.key}: {fault.problem.rstrip('.…')}."
     return VerificationView(report.ok, verdict, scope, tuple(map(_row, report.checks.values())))
 
 
