@@ -1,0 +1,95 @@
+"""The commands that show, check and describe specifications."""
+
+import hashlib
+import json
+import shlex
+
+import pytest
+import yaml
+
+from llm360.cli import main
+from llm360.spec import load_run
+
+SAMPLE = "manifests/samples/amber-tiny.yaml"
+
+
+@pytest.fixture
+def llm360(capsys, monkeypatch, request):
+    """Runs a command line from the repository's root: exit code, standard output, standard error."""
+    monkeypatch.chdir(request.config.rootpath)
+
+    def run(line):
+        code = main.run(shlex.split(line))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_resolve_prints_yaml_that_resolves_to_the_same(llm360, tmp_path):
+    code, out, err = llm360("spec resolve amber-tiny --store s3://b/x --set training.seed=7")
+    assert code == 0
+    run = load_run("amber-tiny", ["training.seed=7"], store="s3://b/x")
+    assert yaml.safe_load(out)["spec"]["training"]["seed"] == 7
+    path = tmp_path / "run.yaml"
+    path.write_text(out)
+    assert load_run(str(path)) == run
+    assert err == f"identity {run.identity_digest()}\n"
+
+
+def test_resolve_to_json_is_canonical(llm360):
+    _, out, _ = llm360(f"spec resolve {SAMPLE} -o json")
+    assert out.encode() == load_run(SAMPLE).canonical()
+
+
+def test_digest_can_be_computed_by_others(llm360):
+    _, digest, err = llm360(f"spec resolve {SAMPLE} --digest")
+    _, identity, _ = llm360(f"spec resolve {SAMPLE} --identity -o json")
+    assert digest == f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}\n"
+    assert err == ""
+    assert "cluster" not in json.loads(identity)
+
+
+def test_missing_store_is_mentioned(llm360):
+    code, _, err = llm360("spec resolve amber-tiny")
+    assert code == 0
+    assert err.endswith("storage.uri is not set yet and belongs to the identity: give --store\n")
+
+
+def test_wrong_value_is_one_sentence_and_exit_2(llm360):
+    code, out, err = llm360("spec resolve amber-tiny --set training.batchsize=64")
+    assert (code, out) == (2, "")
+    assert err == "llm360: error: spec.training.batchsize: unknown field (did you mean 'batchSize'?)\n"
+
+
+def test_validate_lists_all_errors_of_all_sources(llm360, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump({"kind": "Run", "metadata": {"name": "a"}, "spec": {"preset": "amber-tiny", "x": 1}}))
+    code, out, _ = llm360(f"spec validate {SAMPLE} {bad} nowhere")
+    assert code == 2
+    lines = out.splitlines()
+    assert lines[0] == f"{SAMPLE}: ok"
+    assert lines[1:3] == [
+        f"{bad}: apiVersion: needs a value; write apiVersion: llm360.ai/v1alpha1",
+        f'{bad}: kind: must be LLM360Run, found "Run"',
+    ]
+    assert lines[3].startswith(f"{bad}: spec.x: unknown field; fields here are preset, model")
+    assert lines[4].startswith("nowhere: there is no preset and no file 'nowhere'")
+    code, out, _ = llm360(f"spec validate {SAMPLE} {bad} -o json")
+    assert [len(entry["errors"]) for entry in json.loads(out)] == [0, 3]
+
+
+def test_all_samples_and_presets_are_valid(llm360):
+    assert llm360(f"spec validate {SAMPLE} amber-tiny amber-7b")[0] == 0
+
+
+def test_schema_is_the_same_in_both_forms(llm360):
+    _, as_yaml, _ = llm360("spec schema")
+    _, as_json, _ = llm360("spec schema -o json")
+    assert yaml.safe_load(as_yaml) == json.loads(as_json)
+    assert "default:" not in as_yaml
+    assert "$ref" not in as_yaml
+
+
+def test_reference_is_printed(llm360):
+    assert llm360("spec reference")[1].startswith("# LLM360Run\n")
