@@ -63,7 +63,7 @@ def _overlap(one: str, other: str) -> bool:
 
 @rule("model.hiddenSize", "model.numHeads")
 def heads_divide_the_width(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """HiddenSize is a multiple of numHeads."""
+    """The heads share the width equally."""
     hidden_size, num_heads = spec.model.hidden_size, spec.model.num_heads
     if hidden_size % num_heads:
         lower = hidden_size - hidden_size % num_heads
@@ -76,7 +76,7 @@ def heads_divide_the_width(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 @rule("model.numHeads", "model.numKeyValueHeads")
 def key_value_heads_divide_heads(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """NumHeads is a multiple of numKeyValueHeads."""
+    """Each key and value head serves the same number of heads."""
     num_heads, num_key_value_heads = spec.model.num_heads, spec.model.num_key_value_heads
     if num_heads % num_key_value_heads:
         yield (
@@ -88,7 +88,7 @@ def key_value_heads_divide_heads(spec: ResolvedSpec) -> Iterator[tuple[str, str]
 
 @rule("model.hiddenSize", "model.numHeads", "model.headDim", "model.rotary.fraction")
 def rotated_dimensions_pair_up(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """HeadDim × rotary.fraction is an even whole number."""
+    """The rotated share of a head, headDim × rotary.fraction is an even whole number."""
     rotated = spec.model.head_dim * spec.model.rotary.fraction
     if rotated != int(rotated) or int(rotated) % 2 or rotated < 2:
         yield (
@@ -100,7 +100,7 @@ def rotated_dimensions_pair_up(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 @rule("model.maxPositionEmbeddings", "training.sequenceLength")
 def sequences_fit_the_positions(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """SequenceLength is at most maxPositionEmbeddings."""
+    """A sequence is no longer than the positions that the model is made for."""
     if spec.training.sequence_length > spec.model.max_position_embeddings:
         yield (
             "training.sequenceLength",
@@ -111,7 +111,7 @@ def sequences_fit_the_positions(spec: ResolvedSpec) -> Iterator[tuple[str, str]]
 
 @rule("model.initialization")
 def truncated_normals_have_a_cut(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """Cut is there with truncated_normal and only there."""
+    """A cut is there with truncated_normal and only there."""
     for name in ("embedding", "hidden", "output"):
         initializer = getattr(spec.model.initialization, name)
         path = f"model.initialization.{name}.cut"
@@ -130,7 +130,7 @@ def tied_heads_have_no_bias(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 @rule("tokenizer.eosId", "model.vocabSize")
 def end_of_document_is_in_the_vocabulary(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """EosId is below vocabSize."""
+    """The end-of-document token is an id of the vocabulary."""
     eos_id, vocab_size = spec.tokenizer.eos_id, spec.model.vocab_size
     if eos_id is not None and eos_id >= vocab_size:
         yield (
@@ -167,25 +167,23 @@ def chunks_come_from_a_recipe(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 
 @rule("training.schedule", "training.steps", "data.stages")
-def warm_up_ends_in_time(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """The warm-up is over before the decay's end, and before the stage's where that is known."""
+def warm_up_leaves_steps_to_decay(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """The warm-up is over before the decay's end: decaySteps, else the stage's steps where they are stated."""
     for path, schedule, steps in _schedules(spec):
-        if schedule.decay_steps is not None and schedule.warmup_steps >= schedule.decay_steps:
+        if schedule.kind == "constant":
+            continue
+        end, what = (schedule.decay_steps, "decaySteps") if schedule.decay_steps else (steps, "the stage's steps")
+        if end is not None and schedule.warmup_steps >= end:
             yield (
                 f"{path}.warmupSteps",
-                f"{schedule.warmup_steps} is not below decaySteps ({schedule.decay_steps}), which counts the warm-up"
-                " too, so nothing is left to decay; shorten the warm-up",
-            )
-        if steps is not None and schedule.warmup_steps > steps:
-            yield (
-                f"{path}.warmupSteps",
-                f"{schedule.warmup_steps} is more than the {steps} steps of the stage; shorten the warm-up",
+                f"{schedule.warmup_steps} is not below {what} ({end}), which count the warm-up too, so nothing is left"
+                " to decay; shorten the warm-up",
             )
 
 
 @rule("training.schedule", "data.stages")
-def learning_rate_does_not_rise_again(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """EndLearningRate is at most peakLearningRate."""
+def learning_rate_ends_at_most_at_its_peak(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """The learning rate does not end above its peak."""
     for path, schedule, _ in _schedules(spec):
         if schedule.end_learning_rate > schedule.peak_learning_rate:
             yield (
@@ -230,7 +228,7 @@ def tasks_differ(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 @rule("cluster.workers.device", "cluster.workers.gpus")
 def device_and_gpus_agree(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """Cuda has GPUs, cpu has none."""
+    """Device cuda has GPUs, cpu has none."""
     workers = spec.cluster.workers
     if workers.device == "cuda" and workers.gpus == 0:
         yield "cluster.workers.gpus", "0 with device cuda; ask for at least 1, or set cluster.workers.device to cpu"
@@ -258,7 +256,7 @@ def every_rank_has_work(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 @rule("parallelism.microBatch", "training.batchSize", "data.stages")
 def micro_batch_fits_the_batch(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """MicroBatch is at most the largest batch."""
+    """A micro batch is no larger than the largest batch."""
     largest = max(stage.batch_size or spec.training.batch_size for stage in spec.data.stages)
     if spec.parallelism.micro_batch > largest:
         yield (
@@ -298,7 +296,7 @@ def addresses_are_absolute(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 @rule("storage.uri")
 def release_goes_where_it_can_be_written(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """http(s) is read-only."""
+    """A release is not written to http(s), which is read-only."""
     uri = spec.storage.uri or ""
     if uri.startswith(("http://", "https://")):
         yield (

@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm360.errors import InputError, SpecError
@@ -69,6 +69,11 @@ def test_paths_count_from_the_working_directory_only_on_the_command_line(tmp_pat
     assert run.stages[0].uri == (tmp_path / "rows").as_uri()
     with pytest.raises(SpecError, match="is a path and a pod has its own folders"):
         resolve(spec)
+
+
+def test_trial_of_a_few_steps_keeps_the_schedule_of_the_whole():
+    run = resolve(document(preset="amber-7b"), ["training.steps=10"])
+    assert (run.spec.training.schedule.warmup_steps, run.spec.training.schedule.decay_steps) == (2000, 274320)
 
 
 def test_equal_addresses_have_equal_identities():
@@ -187,7 +192,7 @@ def shuffled(value, random_source):
     return [shuffled(member, random_source) for member in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=60, deadline=None)
 @given(PRESETS, changes, st.integers(0, 2**16))
 def test_resolving_again_changes_nothing_and_order_does_not_matter(preset, changed, seed):
     source = with_changes(preset, changed)
@@ -217,7 +222,7 @@ anything = st.recursive(
 sections = st.sampled_from(list(spec_schema()["properties"]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(sections, anything, max_size=4), st.booleans())
 def test_whatever_is_given_ends_in_a_run_or_in_sentences(spec, with_preset):
     with contextlib.suppress(SpecError):
