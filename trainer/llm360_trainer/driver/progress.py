@@ -99,7 +99,7 @@ class Progress:
 
     Args:
         name: The run's name, on every line of a log.
-        total_steps: Steps of the whole run, those of earlier attempts included.
+        total_steps: Steps of the whole run, those of earlier attempts included; 0 until they are known.
         stream: Where to write; standard error by default, so that standard output stays for facts.
         log_format: `auto` is a bar on a terminal and text otherwise; `text` and `json` are lines everywhere.
         interval_seconds: The least time between the lines of two steps in a log.
@@ -127,6 +127,11 @@ class Progress:
         else:
             to_line = json_line if log_format == "json" else text_line
             self._display = LogDisplay(stream, to_line, interval_seconds, clock, now)
+
+    def set_total(self, total_steps: int) -> None:
+        """Say how many steps the run has, once its data is known."""
+        with self._lock:
+            self._state.total_steps = total_steps
 
     def step(self, record: StepRecord) -> None:
         """Show a finished step."""

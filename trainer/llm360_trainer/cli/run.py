@@ -1,0 +1,82 @@
+"""`llm360 run`: train, resume, or say that nothing is left to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+
+from llm360.errors import LLM360Error
+from llm360.spec import load_run
+from llm360.storage import normalize_uri
+from llm360_trainer.driver.service import DEFAULT_PORT
+
+EXAMPLES = """\
+examples:
+  llm360 run amber-tiny --store runs/amber-tiny          on this machine, into a folder
+  llm360 run amber-tiny --store s3://bucket/amber-tiny   into a bucket (AWS_* environment variables)
+  llm360 run amber-run.yaml --address auto               on the Ray cluster that this machine belongs to
+  llm360 run amber-tiny --store runs/x --set training.seed=7
+
+The same command again goes on where the run was interrupted, and says so where it is complete.
+The last line on standard error is JSON {"reason", "message"} where the run did not end well.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = EXAMPLES
+    add = parser.add_argument
+    add("source", metavar="FILE|PRESET", help="an LLM360Run as YAML or JSON, '-' for stdin, or a preset's name")
+    add("--store", metavar="URI", help="where the release goes: a folder or s3://bucket/prefix (sets storage.uri)")
+    add(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a field below spec, as training.seed=7; may be repeated",
+    )
+    add("--address", help="address of a Ray cluster, 'auto' for this machine's; default: start Ray here")
+    add("--host", default="127.0.0.1", help="address for /status and /metrics (default: %(default)s)")
+    add(
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        help="port for /status and /metrics, or a free one where it is taken (default: %(default)s)",
+    )
+    add(
+        "--log-format",
+        choices=("auto", "text", "json"),
+        default="auto",
+        help="auto: a bar on a terminal, lines of text otherwise (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; every bad end leaves JSON as the last line on standard error."""
+    try:
+        store = [f"storage.uri={json.dumps(normalize_uri(args.store))}"] if args.store else []
+        resolved = load_run(args.source, [*args.overrides, *store])
+        # Imported here: torch and Ray take seconds, which a mistyped field should not have to wait for.
+        from llm360_trainer.driver.launch import LaunchOptions, launch
+
+        outcome = launch(resolved, LaunchOptions(args.address, args.host, args.port, args.log_format))
+    except LLM360Error as error:
+        return end(error.exit_code, error.reason, error.message)
+    except Exception as error:
+        traceback.print_exc()
+        return end(1, "InternalError", f"{type(error).__name__}: {error}; this is a defect of llm360, please report it")
+    if outcome.exit_code:
+        return end(outcome.exit_code, outcome.reason, outcome.message)
+    print(outcome.message)
+    return 0
+
+
+def end(exit_code: int, reason: str, message: str) -> int:
+    """Say how the run ended: a sentence for a person, then one line for a program."""
+    print(f"llm360: {message}", file=sys.stderr)
+    print(json.dumps({"reason": reason, "message": message}), file=sys.stderr)
+    return exit_code

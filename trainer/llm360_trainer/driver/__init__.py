@@ -1,0 +1,11 @@
+"""The driver: starts a run, is the only writer of its training entries, shows it, and ends it with an exit code.
+
+launch.py       store, data, Ray, recorder, Ray Train; waits for the end
+stages.py       each stage's data, prepared or found, checked against the specification
+recorder.py     the actor that all ranks talk to; the ledger's training writer
+environment.py  what an attempt ran on
+labels.py       names of checkpoints
+service.py      /status and /metrics
+metrics.py      the run's Prometheus metrics
+progress.py     what a person sees
+"""

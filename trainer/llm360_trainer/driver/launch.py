@@ -1,0 +1,306 @@
+"""Runs one specification from start to exit code: store, data, Ray, recorder, Ray Train, and the end.
+
+The training itself runs in Ray Train's processes; this one waits, shows progress, and decides when it is over.
+`fit()` sits in a thread of its own, so that the end does not depend on worker processes that may hang: once
+the recorder has an outcome they get a few seconds to leave, then Ray is shut down around them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from llm360.errors import InputError, LLM360Error
+from llm360.release.create import check_config, create_release
+from llm360.release.history import History
+from llm360.release.layout import PROBE_KEY
+from llm360.release.ledger import Ledger
+from llm360.spec import ResolvedRun
+from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
+from llm360_trainer.driver.progress import LogFormat, Progress
+from llm360_trainer.driver.recorder import Outcome, Recorder, RecorderInput, Update
+from llm360_trainer.driver.stages import plan_stages
+from llm360_trainer.train.plan import StagePlan
+from llm360_trainer.train.worker import WorkerInput, train_worker
+
+POLL_SECONDS = 0.2
+LEAVE_SECONDS = 5.0
+"""How long ranks may take to leave after the end is known, before Ray is shut down around them."""
+FLUSH_SECONDS = 20.0
+"""How long an interrupted run may take to commit its last records."""
+RECORDER_THREADS = 64
+"""Calls of the recorder's actor that may wait at a time; ranks wait in at most two each."""
+SIGNAL_EXIT = 128
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How a run is launched on this machine or cluster; nothing of it changes the result.
+
+    Attributes:
+        address: Address of a Ray cluster (`auto`: the one this machine belongs to); None starts Ray here.
+        host: Address that `/status` and `/metrics` listen on.
+        port: Their port; another free one is taken where it is not free.
+        log_format: How progress is shown.
+    """
+
+    address: str | None
+    host: str
+    port: int
+    log_format: LogFormat
+
+
+def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
+    """Train the run to its end, or until it has to stop.
+
+    Returns:
+        How it ended; `exit_code` is the process's.
+
+    Raises:
+        InputError: the specification, store or data cannot be used. Nothing is left behind.
+        StorageError: the store failed before training began.
+    """
+    storage_options = StorageOptions(
+        endpoint=run.spec.storage.endpoint, region=run.spec.storage.region, path_style=run.spec.storage.path_style
+    )
+    storage = open_storage(run.store, storage_options)
+    history = open_existing(storage, run)
+    if history is not None and history.complete is not None:
+        return Outcome(0, "Complete", describe_complete(run, history))
+    with Interruption() as interruption, Progress(run.name, 0, log_format=options.log_format) as progress:
+        if history is None:
+            check_store(storage)
+        with ray_runtime(run, options):
+            interruption.install()
+            stages = plan_stages(run, storage_options, progress.event)
+            create_release(storage, run.identity())
+            progress.set_total(stages[-1].last_step)
+            return Launch(run, options, storage_options, stages, progress, interruption).wait()
+
+
+def open_existing(storage: Storage, run: ResolvedRun) -> History | None:
+    """The history of the release where there is one already.
+
+    Raises:
+        InputError: it is the release of another run; names the fields that differ.
+    """
+    ledger = Ledger(storage)
+    if ledger.head() is None:
+        return None
+    check_config(ledger, run.identity())
+    return ledger.history()
+
+
+def check_store(storage: Storage) -> None:
+    """See that a release can be kept there, before hours of preparation are spent.
+
+    Raises:
+        InputError: not writable, or without conditional create; nothing is left behind.
+    """
+    probe_conditional_create(storage, PROBE_KEY)
+
+
+def describe_complete(run: ResolvedRun, history: History) -> str:
+    """What is said of a run that has nothing left to do."""
+    assert history.complete is not None
+    return (
+        f"{run.name} is complete already: {history.complete.step} steps, {history.complete.tokens} tokens,"
+        f" {len(history.branch)} checkpoints at {run.store}"
+    )
+
+
+class Interruption:
+    """SIGINT and SIGTERM as a wish to stop; the second one is obeyed at once.
+
+    The first commits the records so far and stops the workers; nothing is lost either way, since a run goes on from its
+    last committed checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def install(self) -> None:
+        """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.signal(number, self._note)
+            self._before.setdefault(number, handler)
+
+    def __enter__(self) -> Interruption:
+        self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(SIGNAL_EXIT + number)
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def ray_runtime(run: ResolvedRun, options: LaunchOptions) -> Iterator[None]:
+    """A Ray to run on: the cluster at the address, or one started here and ended afterwards.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    workers = run.spec.cluster.workers
+    cores = max(os.cpu_count() or 1, int(workers.cpus * run.spec.cluster.world_size))
+    local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
+    try:
+        ray.init(
+            address=options.address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if options.address else local),
+        )
+    except ConnectionError as error:
+        raise InputError(
+            f"there is no Ray cluster at '{options.address}': {error}; leave --address away to start Ray here",
+            reason="RayUnreachable",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Launch:
+    """One launch: recorder, Ray Train and the wait for the end.
+
+    Args:
+        run: The specification.
+        options: How it is launched.
+        storage_options: How storage is reached.
+        stages: All stages with their data.
+        progress: Shows what happens.
+        interruption: A wish to stop.
+    """
+
+    def __init__(
+        self,
+        run: ResolvedRun,
+        options: LaunchOptions,
+        storage_options: StorageOptions,
+        stages: tuple[StagePlan, ...],
+        progress: Progress,
+        interruption: Interruption,
+    ) -> None:
+        self._run, self._progress, self._interruption = run, progress, interruption
+        run_json = run.canonical()
+        self._recorder = start_recorder(RecorderInput(run_json, stages, storage_options, options.host, options.port))
+        progress.event(f"status and metrics on http://{options.host}:{ray.get(self._recorder.port.remote())}")
+        self._input = WorkerInput(
+            run_json=run_json,
+            stages=stages,
+            options=storage_options,
+            recorder=self._recorder,
+            num_threads=int(run.spec.cluster.workers.cpus) if run.spec.cluster.workers.device == "cpu" else None,
+        )
+        self._fit_error: BaseException | None = None
+        self._fit = threading.Thread(target=self._run_fit, name="ray-train", daemon=True)
+
+    def wait(self) -> Outcome:
+        """Train until the recorder has an outcome, Ray Train gives up, or a signal asks to stop."""
+        self._fit.start()
+        asked_to_stop = False
+        while True:
+            update: Update = ray.get(self._recorder.drain.remote())
+            self._show(update)
+            if update.outcome is not None:
+                return self._leave(update.outcome)
+            if self._interruption.signal and not asked_to_stop:
+                asked_to_stop = True
+                number = self._interruption.signal
+                self._progress.event(f"{number.name}: committing the records so far and stopping")
+                ray.get(
+                    self._recorder.stop.remote(
+                        SIGNAL_EXIT + number, "Interrupted", "interrupted; run it again to go on"
+                    )
+                )
+            if not self._fit.is_alive():
+                final: Update = ray.get(self._recorder.drain.remote())
+                self._show(final)
+                return self._leave(final.outcome or Outcome(1, "RayTrainFailed", describe_fit_error(self._fit_error)))
+            time.sleep(POLL_SECONDS)
+
+    def _leave(self, outcome: Outcome) -> Outcome:
+        """Let the ranks leave, commit what is left, and show it."""
+        self._fit.join(LEAVE_SECONDS)
+        if outcome.exit_code not in (0, 3):
+            _ready, late = ray.wait([self._recorder.flush.remote()], timeout=FLUSH_SECONDS)
+            if late:
+                self._progress.event("the last records could not be committed in time; their steps will be run again")
+        self._show(ray.get(self._recorder.drain.remote()))
+        return outcome
+
+    def _show(self, update: Update) -> None:
+        for record in update.records:
+            self._progress.step(record)
+        for event in update.events:
+            self._progress.event(event.text, checkpoint=event.checkpoint, attempt=event.attempt)
+
+    def _run_fit(self) -> None:
+        workers = self._run.spec.cluster.workers
+        try:
+            with tempfile.TemporaryDirectory(prefix="llm360-ray-train-") as folder:
+                ray.train.torch.TorchTrainer(
+                    train_worker,
+                    train_loop_config={"input": self._input},
+                    scaling_config=ray.train.ScalingConfig(
+                        num_workers=self._run.spec.cluster.world_size,
+                        use_gpu=workers.device == "cuda",
+                        resources_per_worker={"CPU": max(1, int(workers.cpus / max(1, workers.gpus)))},
+                    ),
+                    # The recorder counts attempts and ends the run; Ray Train only starts groups again.
+                    run_config=ray.train.RunConfig(
+                        name=self._run.name,
+                        storage_path=folder,
+                        failure_config=ray.train.FailureConfig(max_failures=-1),
+                    ),
+                    torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
+                ).fit()
+        except BaseException as error:
+            self._fit_error = error
+
+
+def start_recorder(given: RecorderInput) -> Any:
+    """The recorder's actor on this very node, which is the head's."""
+    node = ray.get_runtime_context().get_node_id()
+    actor = ray.remote(Recorder).options(
+        num_cpus=0,
+        max_concurrency=RECORDER_THREADS,
+        label_selector={"ray.io/node-id": node},
+    )
+    recorder = actor.remote(given)
+    try:
+        ray.get(recorder.port.remote())
+    except ray.exceptions.RayActorError as error:
+        raise LLM360Error(f"the recorder could not start: {error}", reason="RecorderFailed") from error
+    return recorder
+
+
+def describe_fit_error(error: BaseException | None) -> str:
+    """One sentence of what Ray Train gave up with."""
+    if error is None:
+        return "the workers left without saying how the run ended"
+    return f"Ray Train gave up: {type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}"

@@ -1,0 +1,461 @@
+"""The only writer of a run's training entries: an actor beside the driver that all ranks talk to.
+
+    ranks ──step records, checkpoint parts, questions──▶ Recorder ──one thread, in order──▶ ledger
+    driver ◀──drain(): records, events, outcome──┘         └──▶ /status, /metrics
+
+Handing over never waits for storage: a step's record is kept in memory, and every commit is done by one
+thread in the order in which it was asked for. That thread waits while the store is away, so a training goes on
+until its next checkpoint needs its turn. What ends the run is the `outcome`; it is set once and every rank is told
+to stop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from llm360.canonical import sha256_digest
+from llm360.errors import AttemptsExhaustedError, IntegrityError, LLM360Error, ObjectNotFoundError
+from llm360.release.checkpoint import CheckpointManifest
+from llm360.release.create import open_release
+from llm360.release.entries import Stage, StageDigests
+from llm360.release.history import CheckpointEntry, History
+from llm360.release.layout import manifest_key
+from llm360.release.metrics import StepRecord, write_segment
+from llm360.release.prune import apply_retention
+from llm360.release.writer import TrainingWriter
+from llm360.spec import ResolvedRun, resolved_from_json
+from llm360.storage import StorageOptions, open_storage, wait_until_available
+from llm360_trainer.checkpoint import RankPart, merge_parts
+from llm360_trainer.driver.environment import describe_environment
+from llm360_trainer.driver.labels import checkpoint_labels
+from llm360_trainer.driver.metrics import RunMetrics
+from llm360_trainer.driver.service import StatusService
+from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan
+
+METRICS_SECONDS = 300.0
+"""A segment of step records is committed at least this often (and at every checkpoint and stop)."""
+
+FENCE_SECONDS = 5.0
+"""How often the ledger is looked at for a newer attempt; the ledger's contract asks for at least every 10 s."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecorderInput:
+    """What the driver gives to the recorder.
+
+    Attributes:
+        run_json: The resolved run, canonical JSON.
+        stages: All stages, their data committed.
+        options: How storage is reached.
+        host: Address that `/status` and `/metrics` listen on.
+        port: Their port; 0 takes a free one.
+    """
+
+    run_json: bytes
+    stages: tuple[StagePlan, ...]
+    options: StorageOptions
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run ended for this driver."""
+
+    exit_code: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person should see."""
+
+    text: str
+    checkpoint: str | None = None
+    attempt: int | None = None
+
+
+@dataclass
+class Update:
+    """What happened since the driver last asked."""
+
+    records: list[StepRecord] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+
+class Recorder:
+    """See the module. Made into an actor by the driver; its public methods may run in several threads at once.
+
+    Args:
+        given: From the driver.
+    """
+
+    def __init__(self, given: RecorderInput) -> None:
+        self._given = given
+        self._run: ResolvedRun = resolved_from_json(given.run_json)
+        self._storage = open_storage(self._run.store, given.options)
+        self._ledger = open_release(self._storage)
+        self._writer: TrainingWriter | None = None
+        self._known = self._ledger.history()
+        self._lock = threading.Lock()
+        self._update = Update()
+        self._outcome: Outcome | None = None
+        self._over = threading.Event()
+        self._pending: list[StepRecord] = []
+        self._parts: dict[int, list[RankPart]] = {}
+        self._world = 0
+        self._last_record: StepRecord | None = None
+        self._failure = ""
+        self._attempts = 0
+        self._started = time.time()
+        self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._metrics = RunMetrics(self._run.name)
+        self._service = StatusService(self.status, self._metrics.registry, host=given.host, port=given.port)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    # -- asked by the ranks --------------------------------------------------------------------------------
+
+    def begin_attempt(self, group: GroupInfo) -> AttemptPlan | None:
+        """Claim an attempt for a worker group that has just started; None where it has nothing to do."""
+        return self._commit_now(lambda: self._begin(group))
+
+    def fall_back(self, refused: str, problem: str) -> AttemptPlan | None:
+        """Record that a checkpoint does not verify, and plan from the newest before it."""
+
+        def fall_back() -> AttemptPlan:
+            self._refuse(self._history().all_checkpoints[refused], problem)
+            return self._plan()
+
+        return self._commit_now(fall_back)
+
+    def rewind(self, step: int, problem: str) -> AttemptPlan | None:
+        """Record that `step` (of the run, from 0) is left out from now on, and plan from the last checkpoint."""
+
+        def rewind() -> AttemptPlan:
+            self._commit_metrics()
+            writer, history = self._claimed(), self._history()
+            stage = self._stage_of(step)
+            writer.skip(step, stage.tokens_after(step), stage.index, [step - stage.first_step], problem)
+            writer.rewind(step + 1, history.resume_point().checkpoint, problem)
+            self._say(f"{problem}; going back to step {history.resume_point().step} and leaving step {step + 1} out")
+            return self._plan()
+
+        return self._commit_now(rewind)
+
+    def record_step(self, record: StepRecord) -> Command:
+        """Take a finished step in."""
+        with self._lock:
+            self._pending.append(record)
+            self._update.records.append(record)
+            self._last_record = record
+        self._metrics.observe(record)
+        return Command.STOP if self._over.is_set() else Command.CONTINUE
+
+    def nonfinite(self, step: int, problem: str) -> Command:
+        """Decide by `recovery.nonFinite` what becomes of a step whose loss or gradient is not finite."""
+        self._metrics.nonfinite.inc()
+        policy = self._run.spec.recovery.non_finite
+        if policy == "rewind":
+            return Command.REWIND
+        if policy == "halt":
+            self._end(
+                AttemptsExhaustedError(
+                    f"{problem}; recovery.nonFinite is 'halt': look at the data of this step"
+                    f" (llm360 data show … --step {step}), or go on with recovery.nonFinite set to 'skip' or 'rewind'",
+                    reason="NonFinite",
+                )
+            )
+            return Command.STOP
+        stage = self._stage_of(step)
+        self._submit(
+            lambda: self._claimed().skip(
+                step, stage.tokens_after(step), stage.index, [step - stage.first_step], problem
+            )
+        )
+        self._say(f"{problem}; the update is skipped")
+        return Command.CONTINUE
+
+    def checkpoint_part(self, part: RankPart) -> None:
+        """Take one rank's part of a checkpoint in; the last one has it committed."""
+        with self._lock:
+            parts = self._parts.setdefault(part.step, [])
+            parts.append(part)
+            is_complete = len(parts) == self._world
+            if is_complete:
+                del self._parts[part.step]
+        if is_complete:
+            self._submit(lambda: self._commit_checkpoint(parts))
+
+    def finish(self) -> None:
+        """Commit the end of the run, after everything that was handed over before."""
+
+        def finish() -> None:
+            self._commit_metrics()
+            self._claimed().complete()
+            self._note_head()
+            self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete"))
+
+        self._commit_now(finish)
+
+    def event(self, text: str) -> None:
+        """Pass a sentence on to whoever watches."""
+        self._say(text)
+
+    def fail(self, message: str, reason: str, exit_code: int) -> None:
+        """A rank cannot go on."""
+        self._failure = message
+        if exit_code in (2, 3):
+            self._set_outcome(Outcome(exit_code, reason, message))
+        elif not self._over.is_set():
+            self._say(f"a worker failed: {message}")
+
+    # -- asked by the driver and by watchers ---------------------------------------------------------------
+
+    def drain(self) -> Update:
+        """What happened since the last call."""
+        with self._lock:
+            update, self._update = self._update, Update()
+            update.outcome = self._outcome
+        return update
+
+    def stop(self, exit_code: int, reason: str, message: str) -> None:
+        """End the run for this driver: ranks are told to stop, records kept so far are committed."""
+        self._set_outcome(Outcome(exit_code, reason, message))
+
+    def flush(self) -> None:
+        """Wait until everything handed over so far is committed, records included."""
+        if self._writer is not None:
+            self._commit_now(self._commit_metrics, even_if_over=True)
+
+    def port(self) -> int:
+        """The port of `/status` and `/metrics`."""
+        return self._service.port
+
+    def status(self) -> dict[str, Any]:
+        """The run's status as `/status` shows it; fields as in the resource's status."""
+        with self._lock:
+            record, outcome = self._last_record, self._outcome
+        history, total = self._known, self._given.stages[-1].last_step
+        head = history.head
+        seconds_left = (total - record.step) * record.step_seconds if record else None
+        return {
+            "run": self._run.name,
+            "phase": "Training" if outcome is None else "Succeeded" if outcome.exit_code == 0 else "Stopped",
+            "reason": outcome.reason if outcome else "",
+            "message": outcome.message if outcome else self._failure,
+            "configDigest": history.config_digest,
+            "attempt": history.attempt,
+            "step": record.step if record else history.resume_point().step,
+            "totalSteps": total,
+            "tokens": record.tokens if record else history.resume_point().tokens,
+            "loss": record.loss if record and record.loss == record.loss else None,
+            "tokensPerSecond": record.tokens_per_second if record else None,
+            "mfu": record.mfu if record else None,
+            "checkpoints": [
+                {"step": c.step, "labels": list(c.body.labels), "modelDigest": c.body.digests.model}
+                for c in history.branch
+                if c.body.published
+            ],
+            "startTime": history.entries[0].time if head else None,
+            "estimatedSecondsLeft": seconds_left,
+            "ledgerHead": head.name if head else None,
+            "ledgerSequence": head.seq if head else None,
+        }
+
+    # -- commits, all in one thread ------------------------------------------------------------------------
+
+    def _begin(self, group: GroupInfo) -> AttemptPlan | None:
+        if self._writer is not None:
+            self._commit_metrics()
+            self._over.wait(self._run.spec.recovery.backoff_seconds)
+        if self._over.is_set():
+            return None
+        with self._lock:
+            self._parts.clear()
+            self._world = group.world_size
+        spec = self._run.spec
+        if self._history().complete is not None:
+            self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete already"))
+            return None
+        if self._attempts >= spec.recovery.max_attempts:
+            raise AttemptsExhaustedError(
+                f"{self._attempts} attempts ended without a new checkpoint, as many as recovery.maxAttempts allows;"
+                f" the last failure was: {self._failure or 'a worker process died'}"
+            )
+        writer = TrainingWriter(self._ledger)
+        operations = self._run.operations()
+        writer.claim(
+            world_size=group.world_size,
+            device=spec.cluster.workers.device,
+            operations=operations,
+            environment=describe_environment(group, operations, spec.cluster.image),
+        )
+        self._writer = writer
+        self._attempts += 1
+        self._metrics.attempts.inc()
+        self._metrics.attempt.set(writer.attempt)
+        for index, stage in enumerate(self._given.stages):
+            writer.stage(stage_entry(self._run, index, stage, writer.attempt))
+        plan = self._plan()
+        start = f"step {plan.first_step}" if plan.resume else "the beginning"
+        self._say(f"attempt {plan.attempt} starts from {start} on {group.world_size} workers", attempt=plan.attempt)
+        self._note_head()
+        return plan
+
+    def _plan(self) -> AttemptPlan:
+        """From the newest checkpoint whose manifest is what the ledger names."""
+        while True:
+            history = self._history()
+            checkpoint = history.resume_point().checkpoint
+            skip = {
+                step + stage.first_step for stage in self._given.stages for step in history.skipped_steps(stage.index)
+            }
+            attempt = self._claimed().attempt
+            if checkpoint is None:
+                return AttemptPlan(attempt, None, frozenset(skip))
+            try:
+                manifest = self._read_manifest(checkpoint)
+            except (IntegrityError, ObjectNotFoundError) as error:
+                self._refuse(checkpoint, error.message)
+                continue
+            return AttemptPlan(attempt, Resume(checkpoint.name, checkpoint.body.prefix, manifest), frozenset(skip))
+
+    def _read_manifest(self, checkpoint: CheckpointEntry) -> CheckpointManifest:
+        key = manifest_key(checkpoint.body.prefix)
+        data = self._storage.get(key)
+        if (digest := sha256_digest(data)) != checkpoint.body.digests.manifest:
+            raise IntegrityError(f"{key} has digest {digest}, but the ledger names {checkpoint.body.digests.manifest}")
+        return CheckpointManifest.decode(data, key)
+
+    def _refuse(self, checkpoint: CheckpointEntry, problem: str) -> None:
+        """Record that training falls back to the checkpoint before one that does not verify."""
+        older = [known for known in self._history().resume_candidates() if known.step < checkpoint.step]
+        to = older[-1] if older else None
+        self._claimed().fallback([checkpoint], to, problem[:2000])
+        self._say(f"{problem}; falling back to {f'step {to.step}' if to else 'the beginning'}")
+
+    def _commit_metrics(self, last_step: int | None = None) -> None:
+        """Commit the records kept in memory, up to `last_step`; they stay in memory until that has succeeded."""
+        with self._lock:
+            records = [record for record in self._pending if last_step is None or record.step <= last_step]
+        if not records:
+            return
+        self._claimed().metrics(records[0].step, records[-1].step, records[-1].tokens, write_segment(records))
+        with self._lock:
+            del self._pending[: len(records)]
+        self._note_head()
+
+    def _commit_checkpoint(self, parts: list[RankPart]) -> None:
+        step = parts[0].step
+        stage = self._stage_of(max(step - 1, 0))
+        writer = self._claimed()
+        self._commit_metrics(step)
+        manifest = merge_parts(
+            parts,
+            tokens=stage.tokens_after(step),
+            attempt=writer.attempt,
+            config_digest=self._history().config_digest,
+        )
+        self._storage.put(manifest_key(manifest.prefix), manifest.encode())
+        published = stage.publishes(self._run.spec.checkpoints, step)
+        labels = checkpoint_labels(self._given.stages, self._run, stage, step) if published else ()
+        writer.checkpoint(manifest, labels=labels, published=published)
+        self._attempts = 0
+        self._metrics.checkpoints.inc()
+        name = labels[0] if labels else f"resume checkpoint of step {step}"
+        self._say(f"{name} committed at step {step}, {manifest.total_bytes / 2**20:.1f} MiB", checkpoint=name)
+        apply_retention(writer, keep_state=self._run.spec.checkpoints.keep_state)
+        self._note_head()
+
+    def _commit_now(self, commit: Callable[[], T], *, even_if_over: bool = False) -> T | None:
+        """Have the commit thread do it after all that was asked for before; None where the run is over."""
+        return self._submit(commit, even_if_over=even_if_over).result()
+
+    def _submit(self, commit: Callable[[], T], *, even_if_over: bool = False) -> Future[T | None]:
+        return self._commits.submit(self._guarded, commit, even_if_over)
+
+    def _guarded(self, commit: Callable[[], T], even_if_over: bool) -> T | None:
+        """Run a commit, waiting for the store where it is away; a failure ends the run."""
+        if self._over.is_set() and not even_if_over:
+            return None
+        try:
+            return wait_until_available(commit, say=self._say)
+        except LLM360Error as error:
+            self._end(error)
+        except Exception as error:
+            self._end(LLM360Error(f"the recorder failed: {type(error).__name__}: {error}", reason="RecorderFailed"))
+        return None
+
+    # -- small things --------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Look for a newer attempt every few seconds, and commit records every few minutes."""
+        last_commit = time.monotonic()
+        while not self._over.wait(FENCE_SECONDS):
+            writer = self._writer
+            if writer is None:
+                continue
+            try:
+                writer.check_fenced()
+            except LLM360Error as error:
+                if error.exit_code == 3 or isinstance(error, IntegrityError):
+                    self._end(error)
+            if time.monotonic() - last_commit >= METRICS_SECONDS:
+                last_commit = time.monotonic()
+                self._submit(self._commit_metrics)
+
+    def _claimed(self) -> TrainingWriter:
+        assert self._writer is not None, "an attempt is claimed before anything is committed"
+        return self._writer
+
+    def _history(self) -> History:
+        return self._ledger.history()
+
+    def _note_head(self) -> None:
+        """Keep what the ledger says now for `/status`, which must never wait for the store."""
+        self._known = self._history()
+        self._metrics.ledger_sequence.set(len(self._known.entries) - 1)
+
+    def _stage_of(self, step: int) -> StagePlan:
+        """The stage that step `step` of the run, counted from 0, belongs to."""
+        return next(stage for stage in self._given.stages if step < stage.last_step)
+
+    def _say(self, text: str, *, checkpoint: str | None = None, attempt: int | None = None) -> None:
+        with self._lock:
+            self._update.events.append(Event(text, checkpoint, attempt))
+
+    def _end(self, error: LLM360Error) -> None:
+        self._set_outcome(Outcome(error.exit_code, error.reason, error.message))
+
+    def _set_outcome(self, outcome: Outcome) -> None:
+        with self._lock:
+            if self._outcome is None:
+                self._outcome = outcome
+        self._over.set()
+
+
+def stage_entry(run: ResolvedRun, index: int, stage: StagePlan, attempt: int) -> Stage:
+    """The ledger's entry that pins a stage."""
+    return Stage(
+        attempt=attempt,
+        step=stage.first_step,
+        tokens=stage.first_tokens,
+        stage=index,
+        name=run.stages[index].name,
+        num_steps=stage.num_steps,
+        data=stage.data_uri.removeprefix(run.store + "/"),
+        chunk_rows=stage.order.chunk_rows,
+        batch_rows=stage.order.batch_rows,
+        remainder=stage.order.remainder,
+        predictions=stage.manifest.predictions,
+        digests=StageDigests(manifest=stage.manifest_digest),
+    )

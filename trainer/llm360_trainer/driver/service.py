@@ -1,0 +1,80 @@
+"""`/status` (JSON) and `/metrics` (Prometheus) of a run, read-only, on one port of the driver's host.
+
+Watching must never stop or slow the training: a taken port, a scraper that hangs or a client that goes away
+are said once, or not at all, and nothing else follows from them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+DEFAULT_PORT = 9360
+SOCKET_TIMEOUT_SECONDS = 10
+
+
+class StatusService:
+    """Serves the two pages from threads of its own until closed.
+
+    Args:
+        status: Gives the current status as a JSON value; called for each request.
+        registry: The Prometheus collectors to expose.
+        host: Address to listen on.
+        port: Port to listen on; where it is taken any free one is used instead. 0: any free one.
+    """
+
+    def __init__(self, status: Callable[[], Any], registry: CollectorRegistry, *, host: str, port: int) -> None:
+        handler = _handler(status, registry)
+        try:
+            self._server = _Server((host, port), handler)
+        except OSError:
+            self._server = _Server((host, 0), handler)
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="status-service", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A second driver on the same host must find the port taken, not share it.
+    allow_reuse_address = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is not worth a traceback in the run's log."""
+
+
+def _handler(status: Callable[[], Any], registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = SOCKET_TIMEOUT_SECONDS
+
+        def do_GET(self) -> None:
+            if self.path == "/status":
+                self._answer("application/json", json.dumps(status(), sort_keys=True).encode() + b"\n")
+            elif self.path == "/metrics":
+                self._answer(CONTENT_TYPE_LATEST, generate_latest(registry))
+            else:
+                self.send_error(HTTPStatus.NOT_FOUND, "this service has /status and /metrics")
+
+        def _answer(self, content_type: str, body: bytes) -> None:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Requests are not logged: a scrape every few seconds would drown the run's log."""
+
+    return Handler

@@ -1,0 +1,161 @@
+"""Each stage's data before training begins: there, or prepared by its recipe; checked against the specification.
+
+Everything that can be refused is refused here, before an attempt is claimed and before any GPU works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from llm360.canonical import sha256_digest
+from llm360.data.manifest import DataManifest, load_manifest
+from llm360.data.order import StageOrder
+from llm360.errors import InputError
+from llm360.spec import ResolvedRun, ResolvedStage
+from llm360.storage import Storage, StorageOptions, open_storage
+from llm360_trainer.prepare.recipes import prepare_recipe
+from llm360_trainer.train.plan import StagePlan
+from llm360_trainer.train.settings import stage_schedule
+
+
+def plan_stages(run: ResolvedRun, options: StorageOptions, say: Callable[[str], None]) -> tuple[StagePlan, ...]:
+    """The stages of a run with their data, prepared where it is missing and a recipe is named.
+
+    Args:
+        run: The specification.
+        options: How storage is reached.
+        say: Takes sentences for whoever watches.
+
+    Raises:
+        InputError: data missing and no recipe, or data that does not fit the specification; names the field.
+        StorageError: the data cannot be read.
+    """
+    plans: list[StagePlan] = []
+    for index, stage in enumerate(run.stages):
+        storage = open_storage(stage.uri, options)
+        manifest, digest = find_data(run, stage, storage, say)
+        check_data(run, stage, manifest)
+        order = StageOrder(manifest.chunk_rows, stage.batch_size, stage.remainder)
+        num_steps = min(order.num_steps, stage.steps or order.num_steps)
+        check_schedule(stage, num_steps)
+        previous = plans[-1] if plans else None
+        plans.append(
+            StagePlan(
+                index=index,
+                data_uri=storage.uri,
+                manifest=manifest,
+                manifest_digest=digest,
+                tokenizer=read_tokenizer(storage, manifest),
+                order=order,
+                first_step=previous.last_step if previous else 0,
+                num_steps=num_steps,
+                first_tokens=previous.tokens_after(previous.last_step) if previous else 0,
+            )
+        )
+    check_tokenizers(plans)
+    return tuple(plans)
+
+
+def find_data(
+    run: ResolvedRun, stage: ResolvedStage, storage: Storage, say: Callable[[str], None]
+) -> tuple[DataManifest, str]:
+    """The stage's manifest and its digest; its recipe prepares the data where there is none.
+
+    Raises:
+        InputError: reason DataMissing: there is no data and no recipe.
+    """
+    try:
+        return load_manifest(storage)
+    except InputError as error:
+        if error.reason != "DataMissing" or stage.recipe is None:
+            raise
+    say(f"preparing the data of stage '{stage.name}' by the recipe '{stage.recipe}'")
+    prepare_recipe(
+        stage.recipe,
+        storage,
+        sequence_length=run.spec.training.sequence_length,
+        vocab_size=run.spec.model.vocab_size,
+        chunks=stage.chunks or 1,
+        batch_size=stage.batch_size,
+        seed=run.spec.training.seed,
+        say=say,
+    )
+    return load_manifest(storage)
+
+
+def check_data(run: ResolvedRun, stage: ResolvedStage, manifest: DataManifest) -> None:
+    """Compare data with the specification.
+
+    Raises:
+        InputError: row length, vocabulary or tokenizer do not fit.
+    """
+    spec = run.spec
+    if manifest.sequence_length != spec.training.sequence_length:
+        raise InputError(
+            f"spec.training.sequenceLength is {spec.training.sequence_length}, but the data of stage '{stage.name}' has"
+            f" rows of {manifest.row_tokens} tokens, which is a sequence length of {manifest.sequence_length};"
+            " set it to that, or prepare the data again",
+            reason="RowLengthDiffers",
+        )
+    if manifest.tokenizer.vocab_size > spec.model.vocab_size:
+        raise InputError(
+            f"spec.model.vocabSize is {spec.model.vocab_size}, but the tokenizer of stage '{stage.name}' has"
+            f" {manifest.tokenizer.vocab_size} ids; raise vocabSize to at least that, or use another tokenizer",
+            reason="TokenizerTooLarge",
+        )
+    wanted = spec.tokenizer.digest
+    if wanted is not None and manifest.tokenizer.digest != wanted:
+        raise InputError(
+            f"spec.tokenizer.digest is {wanted}, but the data of stage '{stage.name}' was made with the tokenizer"
+            f" {manifest.tokenizer.digest}; use the data of that tokenizer, or correct the digest",
+            reason="TokenizerDiffers",
+        )
+
+
+def check_schedule(stage: ResolvedStage, num_steps: int) -> None:
+    """See that the learning rate is defined over the stage's steps, whose number only the data tells.
+
+    Raises:
+        InputError: the decay would end before the warm-up.
+    """
+    try:
+        stage_schedule(stage, num_steps)
+    except ValueError as error:
+        raise InputError(
+            f"spec.training.schedule does not fit stage '{stage.name}', which has {num_steps} steps: {error}",
+            reason="ScheduleDoesNotFit",
+        ) from error
+
+
+def read_tokenizer(storage: Storage, manifest: DataManifest) -> bytes | None:
+    """The tokenizer.json beside the data, for the model folder; None where the data has none.
+
+    Raises:
+        InputError: it is not the one that made the data.
+    """
+    if manifest.tokenizer.key is None:
+        return None
+    data = storage.get(manifest.tokenizer.key)
+    if (digest := sha256_digest(data)) != manifest.tokenizer.digest:
+        raise InputError(
+            f"{storage.uri}/{manifest.tokenizer.key} has digest {digest}, but the data's manifest names"
+            f" {manifest.tokenizer.digest}; restore the tokenizer that made the data",
+            reason="TokenizerDiffers",
+        )
+    return data
+
+
+def check_tokenizers(plans: list[StagePlan]) -> None:
+    """All stages share one tokenizer, since one model is trained on them.
+
+    Raises:
+        InputError: two stages were made with different tokenizers.
+    """
+    for before, after in pairwise(plans):
+        if before.manifest.tokenizer.digest != after.manifest.tokenizer.digest:
+            raise InputError(
+                f"stages {before.index} and {after.index} were made with different tokenizers"
+                f" ({before.manifest.tokenizer.digest}, {after.manifest.tokenizer.digest}); prepare both with the same",
+                reason="TokenizerDiffers",
+            )

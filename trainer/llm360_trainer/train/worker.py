@@ -1,0 +1,281 @@
+"""One rank's process, as Ray Train starts it: set up, then attempts until the run ends or has to stop.
+
+A rank that fails says why to the recorder and raises, so that Ray Train starts the whole group again. A rank
+that must not be started again (bad input, fenced, stopped) returns as if it were done; the driver, which
+has been told, ends with the right exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+
+from llm360.errors import InputError, IntegrityError, LLM360Error
+from llm360.spec import ResolvedRun, resolved_from_json
+from llm360.storage import StorageOptions, open_storage
+from llm360_trainer.checkpoint import CheckpointWriter, load_state
+from llm360_trainer.model import DecoderConfig, hf_config, to_hf_name
+from llm360_trainer.optim import build_optimizer
+from llm360_trainer.parallel import build_model, fill_initial, make_mesh, set_deterministic
+from llm360_trainer.step import TrainStep
+from llm360_trainer.train.loop import LeaveLoop, Loop
+from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan
+from llm360_trainer.train.settings import DTYPES, decoder_config, optimizer_settings, parallel_settings
+
+
+@dataclass(frozen=True)
+class WorkerInput:
+    """What the driver gives to every rank.
+
+    Attributes:
+        run_json: The resolved run, canonical JSON.
+        stages: All stages, their data committed.
+        options: How storage is reached.
+        recorder: Handle of the recorder's actor.
+        num_threads: Threads of a rank on a CPU; None leaves torch's choice.
+    """
+
+    run_json: bytes
+    stages: tuple[StagePlan, ...]
+    options: StorageOptions
+    recorder: Any
+    num_threads: int | None
+
+
+class RemoteRecorder:
+    """The recorder as a rank sees it: each call waits for the actor's answer."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._actor, name)
+        return lambda *args: ray.get(method.remote(*args))
+
+
+def train_worker(config: dict[str, WorkerInput]) -> None:
+    """Entry point of a rank; `config["input"]` is the driver's."""
+    given = config["input"]
+    recorder: Recorder = RemoteRecorder(given.recorder)
+    try:
+        Worker(given, recorder).run()
+    except LLM360Error as error:
+        recorder.fail(error.message, error.reason, error.exit_code)
+        if error.exit_code not in (2, 3):
+            raise
+    except Exception as error:
+        recorder.fail(f"{type(error).__name__}: {error}", "WorkerFailed", 1)
+        traceback.print_exc()
+        raise
+
+
+class Worker:
+    """A rank between its start and its end.
+
+    Args:
+        given: From the driver.
+        recorder: The driver's recorder.
+    """
+
+    def __init__(self, given: WorkerInput, recorder: Recorder) -> None:
+        self.run_spec: ResolvedRun = resolved_from_json(given.run_json)
+        self.given = given
+        self.recorder = recorder
+        self.rank = dist.get_rank()
+        self.world = dist.get_world_size()
+        self.device = rank_device(self.run_spec)
+        if self.run_spec.spec.training.deterministic:
+            set_deterministic(given.num_threads)
+        elif given.num_threads is not None:
+            torch.set_num_threads(given.num_threads)
+        self.storage = open_storage(self.run_spec.store, given.options)
+
+    def run(self) -> None:
+        """Claim an attempt, build, load, train; again after a rewind; commit the end."""
+        group = self._describe_group()
+        plan = self._agree(lambda: self.recorder.begin_attempt(group))
+        if plan is None:
+            return
+        loop = self._build_loop()
+        while plan is not None:
+            plan = self._load(plan, loop)
+            if plan is not None:
+                plan = self._run_attempt(plan, loop)
+
+    def _run_attempt(self, plan: AttemptPlan, loop: Loop) -> AttemptPlan | None:
+        """Train by the plan; the plan to go on with after a rewind, None at the end or where the ranks must stop."""
+        try:
+            loop.run_attempt(plan)
+        except LeaveLoop as left:
+            if left.command is not Command.REWIND:
+                return None
+            step, problem = left.step, left.problem
+            for part in loop.writer.wait():
+                self.recorder.checkpoint_part(part)
+            dist.barrier()
+            return self._agree(lambda: self.recorder.rewind(step, problem))
+        dist.barrier()
+        if self.rank == 0:
+            self.recorder.finish()
+        dist.barrier()
+        return None
+
+    def _agree(self, ask: Callable[[], AttemptPlan | None]) -> AttemptPlan | None:
+        """Rank 0 asks the recorder; every rank gets its answer."""
+        answer: list[AttemptPlan | None] = [ask() if self.rank == 0 else None]
+        dist.broadcast_object_list(answer, src=0, device=self.device)
+        return answer[0]
+
+    def _describe_group(self) -> GroupInfo:
+        ranks: list[dict[str, Any]] = [{}] * self.world
+        dist.all_gather_object(ranks, describe_rank(self.device))
+        return GroupInfo(ranks=tuple(ranks), libraries=libraries())
+
+    def _load(self, plan: AttemptPlan, loop: Loop) -> AttemptPlan | None:
+        """Set the model to the plan's start; where a checkpoint does not verify, to the one before it."""
+        while plan.resume is not None:
+            try:
+                load_state(
+                    self.storage,
+                    plan.resume.prefix,
+                    plan.resume.manifest,
+                    loop.model,
+                    loop.optimizer,
+                    rename=to_hf_name,
+                )
+            except IntegrityError as error:
+                refused, problem = plan.resume.name, error.message
+                next_plan = self._agree(lambda: self.recorder.fall_back(refused, problem))  # noqa: B023
+                if next_plan is None:
+                    return None
+                plan = next_plan
+                continue
+            return plan
+        fill_initial(loop.model, self.run_spec.spec.training.seed)
+        reset_moments(loop.optimizer)
+        return plan
+
+    def _build_loop(self) -> Loop:
+        spec = self.run_spec.spec
+        config = decoder_config(spec.model)
+        mesh = make_mesh(
+            self.world,
+            "cuda" if self.device.type == "cuda" else "cpu",
+            spec.parallelism.shard,
+            shard_size(self.run_spec, self.world),
+        )
+        model = build_model(config, parallel_settings(self.run_spec), mesh)
+        optimizer = build_optimizer(model, optimizer_settings(self.run_spec))
+        return Loop(
+            run=self.run_spec,
+            stages=self.given.stages,
+            rank=self.rank,
+            world=self.world,
+            config=config,
+            model=model,
+            optimizer=optimizer,
+            step_of={
+                stage.index: TrainStep(
+                    model,
+                    optimizer,
+                    mesh,
+                    batch_rows=stage.order.batch_rows,
+                    micro_batch=spec.parallelism.micro_batch,
+                    num_sources=len(stage.manifest.sources),
+                    max_grad_norm=spec.training.gradient_clip,
+                )
+                for stage in self.given.stages
+            },
+            writer=CheckpointWriter(
+                self.storage,
+                rename=to_hf_name,
+                model_dtype=DTYPES[spec.checkpoints.dtype],
+                model_files=model_files(config, spec.checkpoints.dtype, self.given.stages[0]),
+                on_wait=self.recorder.event,
+            ),
+            recorder=self.recorder,
+            options=self.given.options,
+            device=self.device,
+        )
+
+
+def rank_device(run: ResolvedRun) -> torch.device:
+    """The device that Ray Train gave to this rank.
+
+    Raises:
+        InputError: the specification asks for CUDA and there is none.
+    """
+    if run.spec.cluster.workers.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(
+            "spec.cluster.workers.device is 'cuda', but torch finds no GPU on this worker;"
+            " set it to 'cpu', or run where there are GPUs",
+            reason="NoGPU",
+        )
+    device: torch.device = ray.train.torch.get_device()
+    torch.cuda.set_device(device)
+    return device
+
+
+def shard_size(run: ResolvedRun, world: int) -> int | None:
+    """Ranks of one sharding group; None where all shard together.
+
+    Raises:
+        InputError: the replicas do not divide the ranks.
+    """
+    replicas = run.spec.parallelism.replicas
+    if run.spec.parallelism.shard == "full" or replicas is None:
+        return None
+    if world % replicas:
+        raise InputError(
+            f"spec.parallelism.replicas is {replicas}, which does not divide the {world} ranks; choose a divisor"
+        )
+    return world // replicas
+
+
+def model_files(config: DecoderConfig, dtype: str, stage: StagePlan) -> dict[str, bytes]:
+    """The small files that make the model folder a Hugging Face folder."""
+    eos_id = stage.manifest.tokenizer.eos_id
+    files = {"config.json": json.dumps(hf_config(config, dtype, eos_id), indent=2, sort_keys=True).encode() + b"\n"}
+    if stage.tokenizer is not None:
+        files["tokenizer.json"] = stage.tokenizer
+    return files
+
+
+def reset_moments(optimizer: torch.optim.Optimizer) -> None:
+    """AdamW's moments as before the first step."""
+    for state in optimizer.state.values():
+        state["exp_avg"].zero_()
+        state["exp_avg_sq"].zero_()
+
+
+def describe_rank(device: torch.device) -> dict[str, Any]:
+    """What this rank computes on."""
+    return {
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """The libraries that decide the bits."""
+    found = {"torch": torch.__version__, "ray": ray.__version__}
+    if torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
+        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+        found["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return found
