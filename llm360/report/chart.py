@@ -107,8 +107,12 @@ class Axis(NamedTuple):
         """0 at the low end, 1 at the high end."""
         if self.log:
             low, high = math.log10(self.low), math.log10(self.high)
-            return (np.log10(np.maximum(values, self.low * 1e-3)) - low) / (high - low)
+            return np.asarray((np.log10(np.maximum(values, self.low * 1e-3)) - low) / (high - low))
         return (values - self.low) / (self.high - self.low)
+
+    def percent(self, value: float) -> float:
+        """0 at the low end, 100 at the high end."""
+        return 100 * float(self.place(np.array([value]))[0])
 
     def ticks(self, max_ticks: int) -> list[float]:
         """Round values inside the range."""
@@ -255,7 +259,7 @@ def _path(across: Floats, down: Floats) -> str:
 def step_ticks(axis: Axis) -> tuple[Tick, ...]:
     """Ticks of an axis of steps: whole numbers, few enough for a phone."""
     values = [v for v in axis.ticks(5) if v == round(v)]
-    return tuple(Tick(100 * float(axis.place(np.float64(v))), _step_label(v)) for v in values)
+    return tuple(Tick(axis.percent(v), _step_label(v)) for v in values)
 
 
 def _step_label(value: float) -> str:
@@ -268,7 +272,7 @@ def y_ticks(axis: Axis) -> tuple[Tick, ...]:
     """Ticks of a value's axis, written alike."""
     values = axis.ticks(6)
     labels = [number_label(v, values, log=axis.log) for v in values]
-    return tuple(Tick(100 * (1 - float(axis.place(np.float64(v)))), t) for v, t in zip(values, labels, strict=True))
+    return tuple(Tick(100 - axis.percent(v), t) for v, t in zip(values, labels, strict=True))
 
 
 def number_label(value: float, among: Sequence[float], *, log: bool = False) -> str:
@@ -295,7 +299,7 @@ def place_marks(marks: Sequence[Mark], axis: Axis) -> tuple[PlacedMark, ...]:
     placed: list[PlacedMark] = []
     last_label = -math.inf
     for mark in sorted(marks):
-        position = 100 * float(axis.place(np.float64(mark.x)))
+        position = axis.percent(mark.x)
         if not 0 <= position <= 100:
             continue
         has_room = position - last_label >= MIN_LABEL_DISTANCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -112,7 +113,6 @@ def render_report(
         .get_template("report.html.j2")
         .render(
             version=__version__,
-            style=_style(),
             facts=facts,
             phase_class=PHASE_CLASSES[facts.phase],
             lead=lead_of(facts),
@@ -145,20 +145,15 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "pct": lambda value: f"{value:.2f}%",
         "num": lambda value: f"{value:.1f}",
         "utc": utc,
         "count": short_count,
         "bytes": short_bytes,
     }
+    environment.filters |= filters
     return environment
-
-
-def _style() -> Any:
-    source, _, _ = jinja2.PackageLoader("llm360.report").get_source(jinja2.Environment(autoescape=True), "report.css")
-    # Our own style sheet, without markup: the one text on the page that is not escaped.
-    return jinja2.utils.markupsafe.Markup(source)
 
 
 def _chart_view(chart: Chart) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from llm360.release.entries import (
     Stage,
 )
 from llm360.release.entry import Entry
-from llm360.release.layout import checkpoint_prefix, config_key, environment_key
+from llm360.release.layout import checkpoint_prefix, config_key, environment_key, eval_prefix
 from llm360.release.metrics import StepRecord, segment_key, write_segment
 from llm360.storage import Storage, open_storage
 
@@ -55,6 +56,8 @@ class SyntheticRelease:
     attempt: int = 0
     step: int = 0
     environment: str = ""
+    config: str = ""
+    manifest: str = ""
 
     @property
     def total_steps(self) -> int:
@@ -346,7 +349,7 @@ def eventful_release(storage: Storage, **sizes: int) -> SyntheticRelease:
         last = run.chunk(number, last)
     run.complete(last)
     run.append(Prune(step=first.body.step, checkpoint=first.name, parts=["state"], reason="<b>space</b> & order"))
-    prefix, results = "evals/step_000000400/x/arc_easy-1", b'{"acc":0.25}'
+    prefix, results = eval_prefix(last.body.step, last.name, "arc_easy", "0" * 32), b'{"acc":0.25}'
     run.storage.put(f"{prefix}/results.json", results)
     digests = {"results.json": sha256_digest(results)}
     run.append(Eval(step=last.body.step, checkpoint=last.name, task="arc_easy", prefix=prefix, digests=digests))
@@ -367,14 +370,28 @@ def storage(tmp_path: Path) -> Storage:
     return open_storage(str(tmp_path / "amber-tiny"))
 
 
-@pytest.fixture
-def eventful(storage: Storage) -> SyntheticRelease:
-    return eventful_release(storage)
+@pytest.fixture(scope="session")
+def made_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SyntheticRelease]:
+    """Each kind made once; tests get copies."""
+    return {
+        make.__name__: make(open_storage(str(tmp_path_factory.mktemp("made") / make.__name__)))
+        for make in (eventful_release, interrupted_release)
+    }
+
+
+def copy_of(run: SyntheticRelease, storage: Storage) -> SyntheticRelease:
+    shutil.copytree(run.storage.uri.removeprefix("file://"), storage.uri.removeprefix("file://"), dirs_exist_ok=True)
+    return replace(run, storage=storage, entries=list(run.entries))
 
 
 @pytest.fixture
-def interrupted(storage: Storage) -> SyntheticRelease:
-    return interrupted_release(storage)
+def eventful(made_releases: dict[str, SyntheticRelease], storage: Storage) -> SyntheticRelease:
+    return copy_of(made_releases["eventful_release"], storage)
+
+
+@pytest.fixture
+def interrupted(made_releases: dict[str, SyntheticRelease], storage: Storage) -> SyntheticRelease:
+    return copy_of(made_releases["interrupted_release"], storage)
 
 
 @pytest.fixture
