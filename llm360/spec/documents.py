@@ -89,7 +89,7 @@ def parse(text: str, source: str) -> Any:
     if len(documents) != 1:
         raise InputError(f"{source}: holds {len(documents)} documents; one LLM360Run is needed")
     try:
-        json.dumps(documents, allow_nan=False)
+        _check_json(documents)
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}: holds something that JSON has no form for: {error}") from None
     return documents[0]
@@ -99,10 +99,15 @@ def parse_value(text: str) -> Any:
     """The value of `--set path=value`: a YAML scalar or JSON; what is neither is a string."""
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506
-        json.dumps(value, allow_nan=False)
+        _check_json(value)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return text
     return value
+
+
+def _check_json(value: Any) -> None:
+    """Raise ValueError or TypeError for cycles, numbers that are not finite, lone surrogates and foreign types."""
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
 def read(stream: TextIO, source: str) -> Any:

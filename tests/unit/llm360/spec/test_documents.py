@@ -61,9 +61,11 @@ def test_bytes_that_are_no_text_are_refused():
         documents.read(stream, "x.yaml")
 
 
-def test_type_that_json_lacks_is_refused():
-    with pytest.raises(InputError, match="JSON has no form"):
-        documents.parse("a: !!binary aGk=", "x.yaml")
+@pytest.mark.parametrize("text", ["!!binary aGk=", "!!set {a, b}", '"\\ud800"', "!!float .inf"])
+def test_value_that_json_lacks_is_refused(text):
+    with pytest.raises(InputError, match=r"x\.yaml: (holds something that JSON has no form for|not readable as YAML)"):
+        documents.parse(f"a: {text}", "x.yaml")
+    assert documents.parse_value(text) == text
 
 
 # PyYAML folds the "next line" control character into spaces when it writes; no specification holds one.
