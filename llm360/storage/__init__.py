@@ -1,6 +1,6 @@
 """Objects in a bucket, a folder or behind a web server, behind one small interface (see `base`)."""
 
-from llm360.storage.base import ObjectInfo, Storage, StorageOptions
+from llm360.storage.base import ObjectInfo, Storage, StorageOptions, UnfinishedWrite
 from llm360.storage.errors import StoreUnusableError
 from llm360.storage.open import normalize_uri, open_storage
 from llm360.storage.probe import probe_conditional_create
@@ -11,6 +11,7 @@ __all__ = [
     "Storage",
     "StorageOptions",
     "StoreUnusableError",
+    "UnfinishedWrite",
     "normalize_uri",
     "open_storage",
     "probe_conditional_create",

@@ -31,6 +31,15 @@ class ObjectInfo(NamedTuple):
     modified: float  # seconds since the epoch, by the store's clock
 
 
+class UnfinishedWrite(NamedTuple):
+    """What a crash in the middle of a write left behind; no reader ever sees it."""
+
+    key: str  # of the object in the making, or of its temporary file
+    size: int  # bytes; 0 where the store does not tell
+    modified: float  # seconds since the epoch: when it was begun or last written
+    upload: str  # S3's name of a multipart upload, else empty
+
+
 @dataclass(frozen=True)
 class StorageOptions:
     """How to reach a store. Secrets are never here: they come from the environment, as `AWS_*` names."""
@@ -110,6 +119,14 @@ class Storage(ABC):
     @abstractmethod
     def open_parts(self, key: str, size: int) -> transfer.PartWriter:
         """Begin to write an object of `size` bytes in parts, for `upload`."""
+
+    @abstractmethod
+    def list_unfinished(self) -> Iterator[UnfinishedWrite]:
+        """Writes below the root that are under way or were broken off; only their age tells which."""
+
+    @abstractmethod
+    def delete_unfinished(self, write: UnfinishedWrite) -> None:
+        """Remove what `list_unfinished` found; one that is gone is no error."""
 
     def exists(self, key: str) -> bool:
         """Whether the key holds an object."""

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm360.errors import IntegrityError, ObjectExistsError, ObjectNotFoundError, StorageError
-from llm360.storage import local
-from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, check_key, join_key
+from llm360.storage import local, transfer
+from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
 from llm360.storage.errors import StoreUnusableError
-from llm360.storage.transfer import PartWriter
 
 # What `link` answers where the file system has no hard links.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -78,7 +77,38 @@ class FileStorage(Storage):
 
     def delete(self, key: str) -> None:
         """See `Storage.delete`; folders that become empty go too, as if they had never been."""
-        path = self._path(key)
+        self._remove(self._path(key))
+
+    def list_unfinished(self) -> Iterator[UnfinishedWrite]:
+        """See `Storage.list_unfinished`."""
+        for info in self._walk(self.root, "", temporary=True):
+            yield UnfinishedWrite(*info, upload="")
+
+    def delete_unfinished(self, write: UnfinishedWrite) -> None:
+        """See `Storage.delete_unfinished`."""
+        path = self.root / write.key
+        assert local.is_temporary(path.name), f"{path} is an object"
+        self._remove(path)
+
+    def at(self, prefix: str) -> FileStorage:
+        """See `Storage.at`."""
+        return FileStorage(self._path(prefix), self.options) if prefix else self
+
+    def open_parts(self, key: str, size: int) -> transfer.PartWriter:
+        """See `Storage.open_parts`."""
+        with self._writing(key) as path:
+            return _FileParts(path, size, min(self.options.part_bytes, transfer.HASHED_BYTES))
+
+    def _path(self, key: str) -> Path:
+        check_key(key)
+        if any(map(local.is_temporary, key.split("/"))):
+            raise StoreUnusableError(
+                f"key {key!r} cannot be stored: names that start with '{local.TEMPORARY_PREFIX}' are unfinished writes",
+                reason="InvalidKey",
+            )
+        return self.root / key
+
+    def _remove(self, path: Path) -> None:
         try:
             path.unlink()
         except (FileNotFoundError, NotADirectoryError):
@@ -91,24 +121,6 @@ class FileStorage(Storage):
                 if folder == self.root:
                     break
                 folder.rmdir()
-
-    def at(self, prefix: str) -> FileStorage:
-        """See `Storage.at`."""
-        return FileStorage(self._path(prefix), self.options) if prefix else self
-
-    def open_parts(self, key: str, size: int) -> PartWriter:
-        """See `Storage.open_parts`."""
-        with self._writing(key) as path:
-            return _FileParts(path, size, self.options.part_bytes)
-
-    def _path(self, key: str) -> Path:
-        check_key(key)
-        if any(map(local.is_temporary, key.split("/"))):
-            raise StoreUnusableError(
-                f"key {key!r} cannot be stored: names that start with '{local.TEMPORARY_PREFIX}' are unfinished writes",
-                reason="InvalidKey",
-            )
-        return self.root / key
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
@@ -148,7 +160,7 @@ class FileStorage(Storage):
                 reason="ConditionalCreateUnsupported",
             ) from error
 
-    def _walk(self, folder: Path, key: str) -> Iterator[ObjectInfo]:
+    def _walk(self, folder: Path, key: str, *, temporary: bool = False) -> Iterator[ObjectInfo]:
         """Files below the folder in the order of their keys: a folder sorts as its name and a slash."""
         try:
             with os.scandir(folder) as entries:
@@ -163,8 +175,8 @@ class FileStorage(Storage):
             raise local.explain(error, folder, "read") from error
         for name, entry in found:
             if name.endswith("/"):
-                yield from self._walk(folder / entry.name, join_key(key, entry.name))
-            elif not local.is_temporary(name):
+                yield from self._walk(folder / entry.name, join_key(key, entry.name), temporary=temporary)
+            elif local.is_temporary(name) == temporary:
                 with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
                     status = entry.stat()
                     yield ObjectInfo(join_key(key, name), status.st_size, status.st_mtime)
@@ -176,7 +188,7 @@ class FileStorage(Storage):
         return ObjectExistsError(f"{self.root / key} exists already, and only its first writer may write it")
 
 
-class _FileParts(PartWriter):
+class _FileParts(transfer.PartWriter):
     """Parts of a file, written side by side into one temporary file."""
 
     def __init__(self, path: Path, size: int, part_bytes: int) -> None:

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 from llm360 import __version__
 from llm360.errors import LLM360Error, ObjectNotFoundError, StorageError, StorageUnavailableError
 from llm360.storage import transfer
-from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, check_key, join_key
+from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
 from llm360.storage.errors import StoreUnusableError
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
@@ -102,6 +102,14 @@ class HttpStorage(Storage):
     def list(self, prefix: str = "") -> NoReturn:
         """Refused: a web server cannot list its objects."""
         self._refuse(f"'{prefix}*' cannot be listed")
+
+    def list_unfinished(self) -> NoReturn:
+        """Refused: a web server cannot list."""
+        self._refuse("unfinished writes cannot be listed")
+
+    def delete_unfinished(self, write: UnfinishedWrite) -> NoReturn:
+        """Refused: a web server is read-only here."""
+        self._refuse(f"{write.key} cannot be deleted")
 
     def at(self, prefix: str) -> HttpStorage:
         """See `Storage.at`."""

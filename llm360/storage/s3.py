@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from llm360 import __version__
 from llm360.canonical import DIGEST_PREFIX
 from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError
-from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, check_key, join_key
+from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
 from llm360.storage.errors import StoreUnusableError
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
@@ -126,18 +126,26 @@ class S3Storage(Storage):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Storage.list`. Sorted here: not every server sorts by key as Amazon does."""
-        root = f"{self.prefix}/" if self.prefix else ""
-        found: list[ObjectInfo] = []
-        token: dict[str, str] = {}
-        while True:
-            page = self._call("list_objects_v2", prefix, Prefix=root + prefix, **token)
-            for item in page.get("Contents", []):
-                key = item["Key"].removeprefix(root)
-                if key and not key.endswith("/"):  # consoles make such keys to show an empty folder
-                    found.append(ObjectInfo(key, item["Size"], item["LastModified"].timestamp()))
-            if not page.get("IsTruncated"):
-                return iter(sorted(found))
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+        found = (
+            ObjectInfo(item["Key"].removeprefix(self._root), item["Size"], item["LastModified"].timestamp())
+            for page in self._pages("list_objects_v2", prefix, {"ContinuationToken": "NextContinuationToken"})
+            for item in page.get("Contents", [])
+            if not item["Key"].endswith("/")  # consoles make such keys to show an empty folder
+        )
+        return iter(sorted(found))
+
+    def list_unfinished(self) -> Iterator[UnfinishedWrite]:
+        """See `Storage.list_unfinished`."""
+        marks = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+        for page in self._pages("list_multipart_uploads", "", marks):
+            for item in page.get("Uploads", []):
+                key = item["Key"].removeprefix(self._root)
+                yield UnfinishedWrite(key, 0, item["Initiated"].timestamp(), item["UploadId"])
+
+    def delete_unfinished(self, write: UnfinishedWrite) -> None:
+        """See `Storage.delete_unfinished`."""
+        with contextlib.suppress(UploadGoneError):
+            self._call("abort_multipart_upload", write.key, Key=self._key(write.key), UploadId=write.upload)
 
     def stat(self, key: str) -> ObjectInfo:
         """See `Storage.stat`."""
@@ -166,6 +174,20 @@ class S3Storage(Storage):
 
     def _key(self, key: str) -> str:
         return join_key(self.prefix, check_key(key))
+
+    @property
+    def _root(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def _pages(self, operation: str, prefix: str, marks: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """All pages of a listing; `marks` names what the next request takes from this answer, and how it calls it."""
+        position: dict[str, str] = {}
+        while True:
+            page = self._call(operation, prefix, Prefix=self._root + prefix, **position)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            position = {ours: page[theirs] for ours, theirs in marks.items() if page.get(theirs)}
 
     def _look_for_bucket(self) -> None:
         """Raise if there is no bucket: the answer to HEAD of a key has no body that would tell.

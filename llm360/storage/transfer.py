@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Bytes hashed and written at a time: large enough that Python costs nothing, small enough to stay in the cache.
+HASHED_BYTES = 1024 * 1024
+
 
 class PartWriter(ABC):
     """An object in the making, invisible before `commit`; `abort` follows where a write or the commit failed."""
@@ -89,7 +92,7 @@ def download(storage: Storage, key: str, path: Path, digest: str | None) -> None
     try:
         with local.temporary_file(path.parent) as (fd, temporary):
             size = 0
-            for chunk in storage.iter_bytes(key, storage.options.part_bytes):
+            for chunk in storage.iter_bytes(key, min(HASHED_BYTES, storage.options.part_bytes)):
                 hasher.update(chunk)
                 local.write_all(fd, chunk, size)
                 size += len(chunk)
@@ -107,20 +110,25 @@ def download(storage: Storage, key: str, path: Path, digest: str | None) -> None
 
 
 def read_ahead(storage: Storage, key: str, size: int, chunk_bytes: int) -> Iterator[bytes]:
-    """The `size` bytes of an object in order, in ranges of `chunk_bytes` of which `parallel` are under way.
+    """The `size` bytes of an object in order, in chunks of `chunk_bytes`.
+
+    They are asked for in ranges of whole chunks of about `part_bytes`, of which `parallel` are under way: small
+    chunks suit the processor's cache, large ranges the network.
 
     Raises:
         IntegrityError: the object became shorter meanwhile.
     """
-    starts = range(0, size, chunk_bytes)
-    reads = (partial(storage.get_range, key, start, min(chunk_bytes, size - start)) for start in starts)
-    for start, chunk in zip(starts, in_order(reads, storage.options.parallel), strict=True):
-        if len(chunk) != min(chunk_bytes, size - start):
+    range_bytes = chunk_bytes * max(1, storage.options.part_bytes // chunk_bytes)
+    starts = range(0, size, range_bytes)
+    reads = (partial(storage.get_range, key, start, min(range_bytes, size - start)) for start in starts)
+    for start, data in zip(starts, in_order(reads, storage.options.parallel), strict=True):
+        if len(data) != min(range_bytes, size - start):
             raise IntegrityError(
-                f"{storage.uri}/{key} ends after {start + len(chunk)} bytes although it had {size}:"
+                f"{storage.uri}/{key} ends after {start + len(data)} bytes although it had {size}:"
                 " it was replaced while it was read, or the store lost a part of it"
             )
-        yield chunk
+        for offset in range(0, len(data), chunk_bytes):
+            yield data[offset : offset + chunk_bytes]
 
 
 def in_order(calls: Iterable[Callable[[], T]], parallel: int) -> Iterator[T]:

@@ -253,3 +253,21 @@ def test_small_parts(storage, tmp_path):
     digest = small.upload("key", tmp_path / "source")
     small.download("key", tmp_path / "target", digest)
     assert (tmp_path / "target").read_bytes() == data
+
+
+def test_unfinished_writes_are_found_and_removed(storage):
+    """A process dies in the middle of an upload: nobody sees the object, `gc` finds its remains."""
+    storage.put("run/whole", b"1")
+    for name in ("run/one", "run/two"):
+        storage.open_parts(name, 20 * MIB).write(0, bytes(8 * MIB))
+    run = storage.at("run")
+    assert [info.key for info in run.list()] == ["whole"]
+    found = list(run.list_unfinished())
+    assert len(found) == 2
+    assert all(abs(write.modified - time.time()) < 120 for write in found)
+    run.delete_unfinished(found[0])
+    run.delete_unfinished(found[0])
+    assert list(run.list_unfinished()) == [found[1]]
+    storage.delete_unfinished(next(storage.list_unfinished()))
+    assert list(run.list_unfinished()) == []
+    assert run.get("whole") == b"1"

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, StorageUnavailableError
-from llm360.storage import StorageOptions, StoreUnusableError, open_storage
+from llm360.storage import StorageOptions, StoreUnusableError, UnfinishedWrite, open_storage
 
 OPTIONS = StorageOptions(connect_timeout=1.0, read_timeout=5.0, max_attempts=3, part_bytes=1_000)
 DATA = os.urandom(10_500)
@@ -136,6 +136,8 @@ def test_it_is_read_only(store, tmp_path):
         lambda: store.create("key", b"1"),
         lambda: store.delete("key"),
         lambda: store.list("ledger/"),
+        lambda: store.list_unfinished(),
+        lambda: store.delete_unfinished(UnfinishedWrite("key", 0, 0.0, "")),
         lambda: store.upload("key", tmp_path / "source"),
     ):
         with pytest.raises(StoreUnusableError, match=r"is read-only: .* through http") as error:

@@ -1,6 +1,6 @@
 """What the bucket's store makes of answers that a good server seldom gives; the rest is tested on a real one."""
 
-import datetime
+import datetime as dt
 import hashlib
 import io
 import itertools
@@ -59,7 +59,7 @@ def quick_backoff(monkeypatch):
     monkeypatch.setattr("llm360.storage.retry.FIRST_PAUSE", 0.001)
 
 
-WHEN = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+WHEN = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
 RECEIPT = {"ETag": '"x"', "ChecksumCRC32": crc32(b"data")}
 
 
