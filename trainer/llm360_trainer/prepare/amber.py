@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
 from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
 from llm360.errors import InputError
-from llm360.storage import Storage, open_storage
+from llm360.storage import Storage
 from llm360_trainer.prepare.documents import whole_lines
 from llm360_trainer.prepare.inputs import InputFile, digest_files, find_files
 from llm360_trainer.prepare.layout import Layout, plan_chunk_rows, plan_shard_rows
@@ -35,6 +35,8 @@ from llm360_trainer.prepare.tokenize import end_of_document, ids_dtype, load_tok
 AMBER_ROW_TOKENS = 2049
 # Ids of the LLaMA tokenizer, with which Amber was made.
 AMBER_VOCAB_SIZE = 32_000
+# Source of the rows that name none.
+UNLABELLED = "unlabelled"
 # Bad lines named one by one in a message.
 MAX_NAMED = 50
 # Lines between two reports of progress.
@@ -151,13 +153,14 @@ def parse_row(line: bytes, row_tokens: int, vocab_size: int) -> tuple[list[int],
         ValueError: says what is wrong with the line.
     """
     try:
-        text = line.decode()
-        value = json.loads(text)
+        text = line.decode().rstrip()
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (byte {line[error.start]:#04x} at column {error.start + 1})") from error
+    try:
+        value = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.pos >= len(error.doc.rstrip()):
-            inside = "a list" if error.doc.count("[") > error.doc.count("]") else "an object"
+        if error.pos >= len(text):
+            inside = "a list" if text.count("[") > text.count("]") else "an object"
             raise ValueError(f"is not JSON: it is cut off inside {inside} at column {error.colno}") from error
         raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
@@ -172,9 +175,9 @@ def parse_row(line: bytes, row_tokens: int, vocab_size: int) -> tuple[list[int],
     )
     if wrong is not None:
         raise ValueError(f"has {ids[wrong]!r} at position {wrong}; ids are integers from 0 to {vocab_size - 1}")
-    source = value.get("source")
+    source = value.get("source", UNLABELLED)
     if not isinstance(source, str) or not source:
-        raise ValueError("has no string 'source'")
+        raise ValueError(f"has the source {source!r}; a source is a name, or left out")
     return ids, source
 
 
@@ -196,7 +199,7 @@ def _recipe(settings: ImportSettings, files: Sequence[InputFile]) -> dict[str, A
 def _numbered_lines(files: Sequence[InputFile]) -> Iterator[tuple[InputFile, int, bytes]]:
     """Every line that holds something, with its file and number."""
     for file in files:
-        for number, line in enumerate(whole_lines(open_storage(file.root), file), start=1):
+        for number, line in enumerate(whole_lines(file), start=1):
             if line.strip():
                 yield file, number, line
 

@@ -16,7 +16,7 @@ import zstandard
 
 from llm360.data.rows import StorageFile
 from llm360.errors import InputError
-from llm360.storage import Storage, open_storage
+from llm360.storage import Storage
 
 if TYPE_CHECKING:
     from llm360_trainer.prepare.inputs import InputFile, Piece
@@ -39,24 +39,24 @@ def read_piece(piece: Piece, txt_document: str) -> Iterator[str]:
     Raises:
         InputError: the content is not what the file's kind promises; names the file and the line or row.
     """
-    storage = open_storage(piece.file.root)
+    storage = piece.file.storage()
     if piece.file.kind == "parquet":
-        return _parquet_texts(storage, piece)
+        return _parquet_texts(piece)
     if piece.file.kind == "txt" and txt_document == "file":
         return iter([_decode(storage.get(piece.file.key), piece.file.label)])
     if piece.file.compression:
-        return _compressed_texts(storage, piece)
+        return _compressed_texts(piece)
     return _line_texts(storage, piece)
 
 
-def num_row_groups(root: str, key: str) -> int:
+def num_row_groups(file: InputFile) -> int:
     """Row groups of a Parquet file.
 
     Raises:
         InputError: it is not a Parquet file, or has no column `text` of strings.
     """
-    with _open_parquet(open_storage(root), key, f"{root}/{key}") as file:
-        return int(file.num_row_groups)
+    with _open_parquet(file) as opened:
+        return opened.num_row_groups
 
 
 def _line_texts(storage: Storage, piece: Piece) -> Iterator[str]:
@@ -88,8 +88,8 @@ def _lines_before(storage: Storage, key: str, position: int) -> int:
     return lines
 
 
-def _compressed_texts(storage: Storage, piece: Piece) -> Iterator[str]:
-    for number, line in enumerate(whole_lines(storage, piece.file), start=1):
+def _compressed_texts(piece: Piece) -> Iterator[str]:
+    for number, line in enumerate(whole_lines(piece.file), start=1):
         try:
             text = _text_of_line(line, piece.file.kind)
         except ValueError as error:
@@ -98,13 +98,13 @@ def _compressed_texts(storage: Storage, piece: Piece) -> Iterator[str]:
             yield text
 
 
-def whole_lines(storage: Storage, file: InputFile) -> Iterator[bytes]:
+def whole_lines(file: InputFile) -> Iterator[bytes]:
     """The lines of a file, decompressed if need be, with their ends.
 
     Raises:
         InputError: the file cannot be decompressed.
     """
-    with io.BufferedReader(StorageFile(storage, file.key), READ_BYTES) as raw:
+    with io.BufferedReader(StorageFile(file.storage(), file.key), READ_BYTES) as raw:
         stream: IO[bytes] = raw
         if file.compression == "gz":
             stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
@@ -159,19 +159,21 @@ def _decode(data: bytes, label: str) -> str:
 
 
 @contextlib.contextmanager
-def _open_parquet(storage: Storage, key: str, label: str) -> Iterator[pq.ParquetFile]:
+def _open_parquet(file: InputFile) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(cast("IO[bytes]", StorageFile(storage, key))) as file:
-            schema = file.schema_arrow
+        with pq.ParquetFile(cast("IO[bytes]", StorageFile(file.storage(), file.key))) as opened:
+            schema = opened.schema_arrow
             if "text" not in schema.names or schema.field("text").type not in (pa.string(), pa.large_string()):
-                raise InputError(f"{label} has no column 'text' of strings; its columns are {', '.join(schema.names)}")
-            yield file
+                raise InputError(
+                    f"{file.label} has no column 'text' of strings; its columns are {', '.join(schema.names)}"
+                )
+            yield opened
     except pa.ArrowInvalid as error:
-        raise InputError(f"{label} is not a readable Parquet file: {error}") from error
+        raise InputError(f"{file.label} is not a readable Parquet file: {error}") from error
 
 
-def _parquet_texts(storage: Storage, piece: Piece) -> Iterator[str]:
-    with _open_parquet(storage, piece.file.key, piece.file.label) as file:
+def _parquet_texts(piece: Piece) -> Iterator[str]:
+    with _open_parquet(piece.file) as file:
         row = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
         groups = list(range(piece.start, piece.stop))
         for batch in file.iter_batches(PARQUET_ROWS, row_groups=groups, columns=["text"], use_threads=False):

@@ -20,7 +20,7 @@ from typing import Literal
 
 from llm360.canonical import DIGEST_PREFIX, digest_of
 from llm360.errors import InputError, ObjectNotFoundError
-from llm360.storage import ObjectInfo, Storage, open_storage
+from llm360.storage import ObjectInfo, Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.documents import num_row_groups
 
 # Bytes of a file that one task reads. Small enough to keep all cores busy, large enough not to be felt.
@@ -29,6 +29,8 @@ SPLIT_BYTES = 64 * 2**20
 SPLIT_FILES = 4096
 # Files hashed at a time.
 PARALLEL_FILES = 8
+
+NO_OPTIONS = StorageOptions()
 
 Kind = Literal["txt", "jsonl", "parquet"]
 KINDS: dict[str, tuple[Kind, str]] = {
@@ -48,11 +50,13 @@ class SourceSpec:
         name: Stands in the manifest and in metrics.
         path: A file, a folder or a glob; local or an address that `open_storage` takes.
         weight: Relative share of the rows in the mix; None takes everything once.
+        options: How to reach the path's store.
     """
 
     name: str
     path: str
     weight: Fraction | None = None
+    options: StorageOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class InputFile:
     bytes: int
     kind: Kind
     compression: str
+    options: StorageOptions
+
+    def storage(self) -> Storage:
+        """The store that holds it."""
+        return open_storage(self.root, self.options)
 
     @property
     def label(self) -> str:
@@ -127,12 +136,13 @@ def check_sources(sources: Sequence[SourceSpec]) -> None:
         raise InputError(f"sources {', '.join(unweighted)} have no weight but others do; give all a weight, or none")
 
 
-def find_files(path: str) -> list[InputFile]:
+def find_files(path: str, options: StorageOptions = NO_OPTIONS) -> list[InputFile]:
     """The files that a source's path names, by name.
 
     Args:
         path: A file; a folder, whose files of the known kinds are taken at any depth; or a glob (`*`, `?`, `[…]`,
             and `**` for folders at any depth).
+        options: How to reach the path's store.
 
     Raises:
         InputError: nothing is there, or a named file is of no known kind.
@@ -140,14 +150,14 @@ def find_files(path: str) -> list[InputFile]:
     if "://" not in path:
         path = os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - links stay as they were named
     folder, name = posixpath.split(path)
-    store = open_storage(folder)
+    store = open_storage(folder, options)
     with contextlib.suppress(ObjectNotFoundError):
         return [_input_file(store, store.stat(name))]
     fixed, pattern = path, ["**"]
     while any(mark in fixed for mark in "*?["):
         fixed = posixpath.dirname(fixed)
         pattern = path[len(fixed) :].strip("/").split("/")
-    store = open_storage(fixed)
+    store = open_storage(fixed, options)
     everything = pattern == ["**"]
     found = [
         info
@@ -176,7 +186,7 @@ def _input_file(store: Storage, info: ObjectInfo) -> InputFile:
     kind = _kind(info.key)
     if kind is None:
         raise InputError(f"{store.uri}/{info.key} is of no known kind; allowed are {', '.join(KINDS)}")
-    return InputFile(store.uri, info.key, info.size, *kind)
+    return InputFile(store.uri, info.key, info.size, *kind, store.options)
 
 
 def digest_files(files: Sequence[InputFile]) -> str:
@@ -184,7 +194,7 @@ def digest_files(files: Sequence[InputFile]) -> str:
 
     def digest(file: InputFile) -> list[object]:
         hasher = sha256()
-        for data in open_storage(file.root).iter_bytes(file.key):
+        for data in file.storage().iter_bytes(file.key):
             hasher.update(data)
         return [file.key, file.bytes, DIGEST_PREFIX + hasher.hexdigest()]
 
@@ -213,7 +223,7 @@ def _pieces(files: Iterable[InputFile], txt_document: str, split_bytes: int) -> 
     """Pieces that are read from their beginning to their end, with their sizes in bytes."""
     for file in files:
         if file.kind == "parquet":
-            groups = num_row_groups(file.root, file.key)
+            groups = num_row_groups(file)
             yield from ((Piece(file, group, group + 1), file.bytes // groups) for group in range(groups))
         elif file.compression or (file.kind == "txt" and txt_document == "file"):
             yield Piece(file, 0, file.bytes), file.bytes

@@ -88,7 +88,7 @@ def plan_layout(
     available: Sequence[int],
     weights: Sequence[Fraction | None],
     chunks: int,
-    rows_per_chunk: int | None,
+    max_rows: int | None,
     row_bytes: int,
     seed: int | None,
     prefix: str,
@@ -96,15 +96,16 @@ def plan_layout(
     """Decide how many rows of each source are taken and how they fall into chunks.
 
     Without weights every row is taken once. With weights the mix is as large as it can be without repeating any
-    source: the source that runs out first sets the size, of the others only a part is taken. `rows_per_chunk`
-    makes the mix smaller. Chunks differ by at most one row, the first ones having more.
+    source: the source that runs out first sets the size, of the others only a part is taken. `max_rows` makes the
+    mix smaller; without weights sources then share it by their sizes. Chunks differ by at most one row, the first
+    ones having more.
 
     Args:
         names: Of the sources, for messages.
         available: Rows that each source fills.
         weights: All None, or all numbers above 0.
         chunks: How many.
-        rows_per_chunk: Rows of each chunk; None takes as many as there are.
+        max_rows: Most rows of all sources together; None takes as many as there are.
         row_bytes: Bytes of a row's ids.
         seed: Of the global shuffle; None keeps the order.
         prefix: Folder of the shards.
@@ -118,19 +119,13 @@ def plan_layout(
             f"source {', '.join(empty)} has too little text to fill one row of {row_bytes} bytes of ids;"
             " add text, shorten --sequence-length or leave the source out"
         )
-    wanted = None if rows_per_chunk is None else chunks * rows_per_chunk
     given = [weight for weight in weights if weight is not None]
-    if wanted is not None and not given:
+    if max_rows is not None and not given:
         given = [Fraction(rows) for rows in available]
-    taken = apportion(available, given, wanted) if given else tuple(available)
+    taken = apportion(available, given, max_rows) if given else tuple(available)
     rows = sum(taken)
-    if wanted is not None and rows < wanted:
-        raise InputError(
-            f"{chunks} chunks of {rows_per_chunk} rows need {wanted} rows, the sources give {rows} in this mix;"
-            " ask for fewer rows, change the weights or add text"
-        )
     if rows < chunks:
-        raise InputError(f"the text fills {rows} rows, too few for {chunks} chunks; add text or ask for fewer chunks")
+        raise InputError(f"the data set has {rows} rows, too few for {chunks} chunks; add text or ask for fewer chunks")
     return Layout(tuple(available), taken, plan_chunk_rows(rows, chunks), plan_shard_rows(row_bytes), seed, prefix)
 
 

@@ -68,7 +68,7 @@ class PrepareSettings:
         shuffle: `global` over all rows, or `none`: source after source, in the order of the input.
         txt_document: What a document of a `.txt` file is.
         eos: Token or id that ends a document; None looks for the usual names.
-        rows_per_chunk: Take only so many rows, in the proportions of the weights; None takes all that the mix gives.
+        max_rows: Take at most so many rows, in the proportions of the weights; None takes all that the mix gives.
         recipe_name: Of a built-in recipe, recorded in the manifest.
     """
 
@@ -80,7 +80,7 @@ class PrepareSettings:
     shuffle: Literal["global", "none"] = "global"
     txt_document: Literal["line", "file"] = "line"
     eos: str | None = None
-    rows_per_chunk: int | None = None
+    max_rows: int | None = None
     recipe_name: str | None = None
 
     def check(self) -> None:
@@ -90,13 +90,15 @@ class PrepareSettings:
             InputError: names the setting, its value and what is allowed.
         """
         inputs.check_sources(self.sources)
-        lowest = {"sequence_length": 1, "chunks": 1, "seed": 0}
-        if self.rows_per_chunk is not None:
-            lowest["rows_per_chunk"] = 1
-        for name, least in lowest.items():
-            if not least <= getattr(self, name) < 2**31:
-                option = "--" + name.replace("_", "-")
-                raise InputError(f"{option} is {getattr(self, name)}; it must be from {least} to {2**31 - 1}")
+        for name, least, most in (
+            ("sequence_length", 1, 2**24),
+            ("chunks", 1, 2**20),
+            ("seed", 0, 2**53 - 1),  # what JSON holds exactly
+            ("max_rows", 1, 2**53 - 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be from {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def prepare(
     vocab_size = vocabulary_size(tokenizer)
     eos_id = end_of_document(tokenizer, settings.eos)
     say("reading the inputs' digests")
-    files = [inputs.find_files(source.path) for source in settings.sources]
+    files = [inputs.find_files(source.path, source.options) for source in settings.sources]
     recipe = _recipe(settings, files, eos_id)
     existing = find_existing(output, recipe)
     if existing is not None:
@@ -209,7 +211,7 @@ def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile
         "eos_id": eos_id,
         "sequence_length": settings.sequence_length,
         "chunks": settings.chunks,
-        "rows_per_chunk": settings.rows_per_chunk,
+        "max_rows": settings.max_rows,
         "seed": settings.seed,
         "shuffle": settings.shuffle,
         "txt_document": settings.txt_document,
@@ -278,7 +280,7 @@ def _layout(work: _Work, lines: Sequence[TokenLine]) -> Layout:
         available=[line.tokens // work.row_tokens for line in lines],
         weights=[source.weight for source in settings.sources],
         chunks=settings.chunks,
-        rows_per_chunk=settings.rows_per_chunk,
+        max_rows=settings.max_rows,
         row_bytes=work.row_bytes,
         seed=settings.seed if settings.shuffle == "global" else None,
         prefix=work.rows_prefix,

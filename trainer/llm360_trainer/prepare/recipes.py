@@ -6,8 +6,9 @@ import importlib
 import json
 import sysconfig
 import tokenize
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,11 +22,19 @@ from llm360_trainer.prepare.publish import Say
 from llm360_trainer.prepare.runner import Runner
 from llm360_trainer.prepare.tokenize import END_OF_TEXT, train_tokenizer
 
-# Folders of the standard library that hold its tests, other people's packages or generated files.
-LEFT_OUT = frozenset({"__pycache__", "dist-packages", "idlelib", "site-packages", "test", "tests", "turtledemo"})
+# Folders of the standard library left out: tests, other people's packages, generated tables, the documentation (a
+# source of its own), and modules that some systems or later Pythons lack.
+LEFT_OUT = frozenset(
+    {
+        *("__pycache__", "dist-packages", "site-packages"),
+        *("test", "tests", "idlelib", "turtledemo", "tkinter"),
+        *("encodings", "pydoc_data", "distutils", "ensurepip", "lib2to3", "msilib"),
+    }
+)
 # Shares of the rows: the documentation is small (about 490 rows of 257 ids in Python 3.11), so most text is code.
 PYTHON_STDLIB_WEIGHTS = {"docs": Fraction("0.08"), "code": Fraction("0.92")}
-PYTHON_STDLIB_VOCABULARY = 4096
+# A chunk of a recipe's data is so many steps: 8 chunks train the small Amber in minutes.
+STEPS_PER_CHUNK = 20
 
 Texts = Callable[[], Iterable[str]]
 
@@ -37,7 +46,7 @@ def python_docs() -> Iterator[str]:
 
 
 def python_code() -> Iterator[str]:
-    """The standard library's source files, by path."""
+    """The standard library's source files, by path; those of `LEFT_OUT` folders are not among them."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).parts):
         if LEFT_OUT.isdisjoint(path.relative_to(root).parts):
@@ -48,9 +57,21 @@ def python_code() -> Iterator[str]:
                 continue  # samples of broken source, kept for tests
 
 
-# name: its sources, the weights of their rows, and the size of the vocabulary trained on them.
-RECIPES: dict[str, tuple[dict[str, Texts], dict[str, Fraction], int]] = {
-    "python-stdlib": ({"docs": python_docs, "code": python_code}, PYTHON_STDLIB_WEIGHTS, PYTHON_STDLIB_VOCABULARY),
+@dataclass(frozen=True)
+class Recipe:
+    """What a built-in data set is made of.
+
+    Args:
+        sources: Each source's documents, by name.
+        weights: Relative shares of their rows.
+    """
+
+    sources: Mapping[str, Texts]
+    weights: Mapping[str, Fraction]
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "python-stdlib": Recipe({"docs": python_docs, "code": python_code}, PYTHON_STDLIB_WEIGHTS),
 }
 
 
@@ -59,21 +80,26 @@ def prepare_recipe(
     storage: Storage,
     *,
     sequence_length: int,
+    vocab_size: int,
     chunks: int,
-    rows_per_chunk: int | None = None,
-    seed: int = 0,
+    batch_size: int,
+    seed: int,
     session: Callable[[], AbstractContextManager[Runner]] | None = None,
     say: Say = lambda _: None,
     progress: Progress = silent,
 ) -> DataManifest:
     """Make a built-in data set: write its texts, train its tokenizer, prepare its rows.
 
+    Each chunk has the rows of `STEPS_PER_CHUNK` steps and a third of a batch more, as real data has a remainder;
+    fewer where the text does not give as many.
+
     Args:
         name: One of `RECIPES`.
         storage: Rooted at the data set's folder.
         sequence_length: N; rows have N + 1 ids.
+        vocab_size: Tokens of the tokenizer trained on the text.
         chunks: Parts of the data between checkpoints.
-        rows_per_chunk: Rows of each; None takes as many as the mix gives.
+        batch_size: Rows of a training step.
         seed: Of the shuffle.
         session: Opens the runner; a Ray on this machine, or the one already started, by default.
         say: Called with sentences for the user.
@@ -85,27 +111,30 @@ def prepare_recipe(
     """
     if name not in RECIPES:
         raise InputError(f"there is no data recipe '{name}'; recipes are {', '.join(RECIPES)}")
-    sources, weights, vocab_size = RECIPES[name]
+    recipe = RECIPES[name]
     say(f"making the data of recipe {name} from this Python's own text")
     # In the store, not on this machine's disk: tasks may run on any machine of a cluster.
     texts_storage = storage.at(f"scratch/{name}")
-    texts = {source: list(read()) for source, read in sources.items()}
+    texts = {source: list(read()) for source, read in recipe.sources.items()}
     for source, documents in texts.items():
         lines = "".join(json.dumps({"text": text}) + "\n" for text in documents)
         texts_storage.put(f"{source}.jsonl", lines.encode())
     say(f"training a tokenizer of {vocab_size} tokens")
     tokenizer = train_tokenizer((text for documents in texts.values() for text in documents), vocab_size)
     settings = PrepareSettings(
-        sources=tuple(SourceSpec(source, f"{texts_storage.uri}/{source}.jsonl", weights[source]) for source in sources),
+        sources=tuple(
+            SourceSpec(source, f"{texts_storage.uri}/{source}.jsonl", recipe.weights[source], storage.options)
+            for source in recipe.sources
+        ),
         tokenizer=tokenizer,
         sequence_length=sequence_length,
         chunks=chunks,
         seed=seed,
         eos=END_OF_TEXT,
-        rows_per_chunk=rows_per_chunk,
+        max_rows=chunks * (STEPS_PER_CHUNK * batch_size + batch_size // 3),
         recipe_name=name,
     )
     manifest = prepare(settings, storage, session=session, say=say, progress=progress)
-    for source in sources:
+    for source in recipe.sources:
         texts_storage.delete(f"{source}.jsonl")
     return manifest

@@ -1,0 +1,1 @@
+"""Commands that need the trainer; `llm360.cli.main` names them."""
