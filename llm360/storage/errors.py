@@ -8,6 +8,6 @@ from llm360.errors import InputError, StorageError
 class StoreUnusableError(InputError, StorageError):
     """The store refuses for a cause that only the user can remove; trying again changes nothing (exit 2).
 
-    `reason` is one of BucketMissing, CredentialsRefused, NotWritable, NotReadable, DiskFull, NotADirectory,
-    ReadOnly, ConditionalCreateUnsupported, InvalidKey, InvalidStorageUri.
+    `reason` is one of BucketMissing, CredentialsRefused, CertificateRefused, WrongRegion, NotWritable, NotReadable,
+    DiskFull, NotADirectory, ReadOnly, ConditionalCreateUnsupported, InvalidKey, InvalidStorageUri.
     """

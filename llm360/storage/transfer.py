@@ -63,18 +63,18 @@ def upload(storage: Storage, key: str, path: Path) -> str:
         writer = storage.open_parts(key, size)
 
         def parts() -> Iterator[Callable[[], None]]:
-            index = 0
-            while data := file.read(writer.part_bytes):
+            for index, start in enumerate(range(0, size, writer.part_bytes)):
+                data = file.read(min(writer.part_bytes, size - start))
                 hasher.update(data)
                 yield partial(writer.write, index, data)
-                index += 1
 
         try:
             for _ in in_order(parts(), storage.options.parallel):
                 pass
-            if file.tell() != size:
+            found = os.fstat(file.fileno()).st_size
+            if file.tell() != size or found != size:
                 raise IntegrityError(
-                    f"{path} changed while it was uploaded: {size} bytes at first, then {file.tell()};"
+                    f"{path} changed while it was uploaded: {size} bytes at first, then {found};"
                     " write it to its end before uploading it"
                 )
             digest = DIGEST_PREFIX + hasher.hexdigest()

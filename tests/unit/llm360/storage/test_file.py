@@ -207,6 +207,21 @@ def test_file_that_grows_while_it_is_uploaded(store, tmp_path, monkeypatch):
     assert files_below(store.root) == []
 
 
+def test_file_that_shrinks_while_it_is_uploaded(store, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 500_000)
+    pwrite = os.pwrite
+
+    def shrink(*args):
+        os.truncate(source, 2_000)
+        return pwrite(*args)
+
+    monkeypatch.setattr(os, "pwrite", shrink)
+    with pytest.raises(IntegrityError, match="changed while it was uploaded: 500000 bytes at first, then 2000"):
+        store.upload("key", source)
+    assert files_below(store.root) == []
+
+
 def test_folder_that_vanishes_while_it_is_written(store, monkeypatch):
     """Another process deletes the last object of a folder between its making and the first file in it."""
     real = os.open

@@ -136,7 +136,7 @@ def test_it_is_read_only(store, tmp_path):
         lambda: store.create("key", b"1"),
         lambda: store.delete("key"),
         lambda: store.list("ledger/"),
-        lambda: store.list_unfinished(),
+        store.list_unfinished,
         lambda: store.delete_unfinished(UnfinishedWrite("key", 0, 0.0, "")),
         lambda: store.upload("key", tmp_path / "source"),
     ):
