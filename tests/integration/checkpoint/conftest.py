@@ -96,7 +96,7 @@ def run_ranks(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, i
         *actions: dict[str, Any],
         shard_size: int | None = None,
         config: dict[str, Any] | None = None,
-        model_files: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> Path:
         folder = tmp_path_factory.mktemp("script")
         script = {
@@ -104,7 +104,8 @@ def run_ranks(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict[str, i
             "out": str(folder),
             "world": world,
             "config": config or tiny_config,
-            "model_files": model_files or MODEL_FILES,
+            "model_files": MODEL_FILES,
+            "environment": environment or {},
             "shard_size": shard_size,
             "actions": actions,
         }

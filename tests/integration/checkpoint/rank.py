@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ def serve(rank: int) -> None:
 
 def play(script_path: Path, rank: int) -> None:
     script = json.loads(script_path.read_text())
+    os.environ.update(script["environment"])
     store = dist.FileStore(str(script_path.parent / "rendezvous"), script["world"])
     dist.init_process_group("gloo", store=store, rank=rank, world_size=script["world"])
     state = State(script, rank, script["world"])

@@ -9,6 +9,8 @@ The thread reads host memory that the training never touches, so what is written
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +23,8 @@ from llm360_trainer.checkpoint.layout import INDEX_NAME, Rename, index_json, pla
 from llm360_trainer.checkpoint.parts import RankPart
 from llm360_trainer.checkpoint.shards import gather_groups, parameters_by_name, world
 from llm360_trainer.checkpoint.upload import Job, write_files
+
+_NICENESS = 10
 
 LOGGER = logging.getLogger(__name__)
 
@@ -150,6 +154,9 @@ class _Writing(threading.Thread):
 
     def run(self) -> None:
         """Write, and keep the result or the failure for whoever asks."""
+        if sys.platform == "linux":
+            # There a thread has a priority of its own, which the uploads' threads inherit: training goes first.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         try:
             self.part = write_files(self._job)
         except Exception as error:  # raised again by the writer's next call, in the training's thread
