@@ -156,7 +156,7 @@ class _Writing(threading.Thread):
         """Write, and keep the result or the failure for whoever asks."""
         if sys.platform == "linux":
             # There a thread has a priority of its own, which the uploads' threads inherit: training goes first.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS, 19))
         try:
             self.part = write_files(self._job)
         except Exception as error:  # raised again by the writer's next call, in the training's thread
