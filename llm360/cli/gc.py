@@ -14,8 +14,8 @@ from llm360.report.text import counted, short_bytes
 from llm360.storage import open_storage
 
 EPILOG = """\
-Litter is what an attempt wrote and never committed, and what a prune left behind. Only that of attempts older
-than the newest goes, never anything that the ledger names, and nothing written within the last day.
+Litter is what an attempt wrote and never committed, and what prunes and crashes left behind. Only that of attempts
+older than the newest goes, never anything that the ledger names, and nothing written within the last day.
 
 examples:
   llm360 gc runs/amber-tiny                         list what would go; nothing is removed

@@ -1,4 +1,4 @@
-"""Litter: what older attempts wrote and no entry of the ledger names, and what prunes left behind.
+"""Litter: what older attempts wrote and no entry of the ledger names, and what prunes and crashes left behind.
 
 Three rules keep this safe while a run is going on: nothing that the ledger names is touched; nothing of the
 newest attempt is touched, it may be about to be named; and nothing younger than a day.
@@ -20,7 +20,7 @@ from llm360.release.layout import (
     attempt_of,
     manifest_key,
 )
-from llm360.storage.base import ObjectInfo, Storage
+from llm360.storage.base import ObjectInfo, Storage, UnfinishedWrite
 
 DAY_SECONDS = 86_400.0
 
@@ -28,14 +28,14 @@ DAY_SECONDS = 86_400.0
 class Litter(NamedTuple):
     """An object that may go."""
 
-    info: ObjectInfo
-    why: Literal["named by no entry", "pruned"]
+    info: ObjectInfo | UnfinishedWrite
+    why: Literal["named by no entry", "pruned", "unfinished write"]
 
 
 def find_litter(
     storage: Storage, history: History, *, older_than: float = DAY_SECONDS, now: float | None = None
 ) -> list[Litter]:
-    """All litter of a release, sorted by key.
+    """All litter of a release.
 
     Args:
         storage: Rooted at the release; must be able to list.
@@ -55,13 +55,21 @@ def find_litter(
                 found.append(Litter(info, "pruned"))
             elif attempt < history.attempt:
                 found.append(Litter(info, "named by no entry"))
+    found += [
+        Litter(write, "unfinished write")
+        for write in storage.list_unfinished()
+        if write.modified <= limit and (attempt_of(write.key) or 0) < history.attempt
+    ]
     return found
 
 
 def delete_litter(storage: Storage, litter: Iterable[Litter]) -> None:
     """Delete what `find_litter` found."""
     for item in litter:
-        storage.delete(item.info.key)
+        if isinstance(item.info, UnfinishedWrite):
+            storage.delete_unfinished(item.info)
+        else:
+            storage.delete(item.info.key)
 
 
 def _named_keys(storage: Storage, history: History) -> tuple[set[str], set[str]]:

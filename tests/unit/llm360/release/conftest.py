@@ -30,6 +30,7 @@ from llm360.release.verify import verify
 from llm360.release.verify_report import VerifyReport
 from llm360.release.writer import TrainingWriter
 from llm360.storage import ObjectInfo, Storage, StorageOptions, open_storage
+from llm360.storage.base import UnfinishedWrite
 
 CONFIG = {"preset": "test", "model": {"layers": 1}, "training": {"batch": 4}}
 ENVIRONMENT = {"packages": {"llm360": "0.1.0"}, "commit": "0" * 40}
@@ -309,6 +310,12 @@ class MemoryStorage(Storage):
         raise NotImplementedError
 
     def open_parts(self, key: str, size: int) -> Any:
+        raise NotImplementedError
+
+    def list_unfinished(self) -> Iterator[UnfinishedWrite]:
+        return iter(())
+
+    def delete_unfinished(self, write: UnfinishedWrite) -> None:
         raise NotImplementedError
 
 

@@ -1,8 +1,8 @@
 """Many writers, lost answers and crashes at every point: what must hold of the chain whatever happens.
 
-The store fails on purpose. Of each conditional create hypothesis chooses the outcome: it answers; it took effect
-but the answer is lost; it never arrives; it arrives late, after the writer has given up waiting. A writer that
-got no answer tries again, or crashes and is never heard of again.
+The store fails on purpose. Of each conditional create hypothesis chooses the outcome: it answers; another writer
+is faster; it took effect but the answer is lost; it never arrives; it arrives late, after the writer has given up
+waiting. A writer that got no answer tries again, or crashes and is never heard of again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ from llm360.release.ledger import Ledger
 from llm360.release.verify import verify
 from llm360.release.writer import TrainingWriter
 
-OUTCOMES = st.sampled_from(["answered", "lost", "refused as own", "never arrived", "late"])
+OUTCOMES = st.sampled_from(
+    ["answered", "lost", "refused as own", "never arrived", "late", "an analysis is first", "a claim is first"]
+)
+
+
+def analysis(name: str) -> Analysis:
+    return Analysis(name=name, prefix=f"analysis/{name}", digests={"x": "sha256:" + "0" * 64})
 
 
 @dataclass
@@ -58,10 +64,24 @@ class Faults:
         self.storage = storage
         self.outcome = "answered"
         self.late: list[tuple[str, bytes]] = []
+        self.num_rivals = 0
+        self.num_rival_claims = 0
         storage.on_create = self.create
+
+    def rival(self, outcome: str) -> None:
+        """Another writer takes the number, between this one's look at the chain and its create."""
+        self.num_rivals += 1
+        ledger = Ledger(self.storage)
+        if outcome.startswith("a claim"):
+            self.num_rival_claims += 1
+            TrainingWriter(ledger).claim(world_size=1, device="cpu", operations={}, environment={})
+        else:
+            ledger.append(lambda _: analysis(f"rival-{self.num_rivals}"))
 
     def create(self, key: str, data: bytes) -> None:
         outcome, self.outcome = self.outcome, "answered"
+        if outcome.endswith("is first"):
+            self.rival(outcome)
         if outcome in ("never arrived", "late"):
             if outcome == "late":
                 self.late.append((key, data))
@@ -93,6 +113,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.faults = Faults(self.storage)
         self.acknowledged: list[Append] = []
         self.count = 0
+        self.claimants: set[int] = set()
 
     def attempt_append(self, append: Append, outcome: str) -> Any:
         """Try once; what is not acknowledged stays pending."""
@@ -128,6 +149,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         if writer._claim is not None:
             return multiple()
+        self.claimants.add(id(writer))
         return self.attempt_append(Append(call, 0, "claim"), outcome)
 
     @rule(target=pending, writer=writers, outcome=OUTCOMES)
@@ -144,8 +166,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.count += 1
         name = f"analysis-{self.count}"
         ledger, uid = Ledger(self.storage), f"{self.count:032x}"
-        draft = Analysis(name=name, prefix=f"analysis/{name}", digests={"x": "sha256:" + "0" * 64})
-        return self.attempt_append(Append(lambda: ledger.append(lambda _: draft, uid=uid), None, name), outcome)
+        call = lambda: ledger.append(lambda _: analysis(name), uid=uid)  # noqa: E731
+        return self.attempt_append(Append(call, None, name), outcome)
 
     @rule(target=pending, append=consumes(pending), outcome=OUTCOMES)
     def try_again(self, append: Append, outcome: str) -> Any:
@@ -192,6 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len(labels) == len(set(labels))
         attempts = [entry.body.attempt for entry in entries if entry.kind == "attempt"]
         assert attempts == list(range(1, len(attempts) + 1))
+        assert len(attempts) <= len(self.claimants) + self.faults.num_rival_claims
 
     @invariant()
     def no_older_attempt_writes_after_a_newer_claim(self) -> None:
@@ -202,6 +225,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 newest = entry.body.attempt
 
 
+@pytest.mark.slow
 def test_ledger_machine(new_memory):
     run_state_machine_as_test(
         partial(LedgerMachine, new_memory),
