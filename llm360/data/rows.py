@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from llm360.data.manifest import DataManifest, Shard
 from llm360.errors import InputError, IntegrityError
 from llm360.storage import Storage
+
+# Ids in the dtype of a manifest.
+Ids = NDArray[np.unsignedinteger[Any]]
 
 # Rows of a Parquet row group: what one ranged read brings.
 GROUP_ROWS = 1024
@@ -47,9 +51,9 @@ class Rows:
         documents: For each row, its pieces of documents in order.
     """
 
-    ids: np.ndarray
-    loss_mask: np.ndarray | None
-    source: np.ndarray
+    ids: Ids
+    loss_mask: Ids | None
+    source: Ids
     documents: list[list[Span]]
 
 
@@ -61,7 +65,7 @@ def shard_schema(row_tokens: int, dtype: str, has_loss_mask: bool) -> pa.Schema:
         dtype: `uint16` or `uint32`; ids are stored little endian.
         has_loss_mask: Whether a column of `row_tokens - 1` bytes (0 or 1) a row stands beside them.
     """
-    fields = [pa.field("ids", pa.binary(row_tokens * np.dtype(dtype).itemsize), nullable=False)]
+    fields: list[pa.Field[Any]] = [pa.field("ids", pa.binary(row_tokens * np.dtype(dtype).itemsize), nullable=False)]
     if has_loss_mask:
         fields.append(pa.field("loss_mask", pa.binary(row_tokens - 1), nullable=False))
     fields.append(pa.field("source", pa.uint16(), nullable=False))
@@ -69,29 +73,30 @@ def shard_schema(row_tokens: int, dtype: str, has_loss_mask: bool) -> pa.Schema:
     return pa.schema(fields)
 
 
-def fixed_binary(values: np.ndarray) -> pa.FixedSizeBinaryArray:
+def fixed_binary(values: Ids) -> pa.FixedSizeBinaryArray:
     """A `[rows, n]` array of little-endian integers as one binary value a row, without copying."""
     rows, width = values.shape[0], values.shape[1] * values.itemsize
     data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    buffer = pa.py_buffer(data.reshape(-1).view(np.uint8))
+    buffer = pa.py_buffer(data.reshape(-1).view(np.uint8).data)
     return cast("pa.FixedSizeBinaryArray", pa.Array.from_buffers(pa.binary(width), rows, [None, buffer]))
 
 
-def from_fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: str) -> np.ndarray:
+def from_fixed_binary(column: pa.ChunkedArray[Any] | pa.Array[Any], dtype: str) -> Ids:
     """The `[rows, n]` array that `fixed_binary` made a column of; a view where the column is one piece."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # no rows, or more than one piece can hold
         array = pa.concat_arrays(array.chunks)
     width = cast("pa.FixedSizeBinaryType", array.type).byte_width
-    data = np.frombuffer(array.buffers()[1] or b"", dtype=np.uint8)
+    data = np.frombuffer(memoryview(array.buffers()[1] or b""), dtype=np.uint8)
     data = data[array.offset * width : (array.offset + len(array)) * width]
-    return data.view(np.dtype(dtype).newbyteorder("<")).reshape(len(array), -1)
+    kind = np.dtype(dtype).newbyteorder("<")
+    return data.view(kind).reshape(len(array), width // kind.itemsize)
 
 
 def rows_from_table(table: pa.Table, dtype: str) -> Rows:
     """Decode a table with a shard's columns."""
     mask = from_fixed_binary(table["loss_mask"], "uint8") if "loss_mask" in table.column_names else None
-    documents = [[Span(**span) for span in spans] for spans in table["documents"].to_pylist()]
+    documents = [[Span(**span) for span in spans or ()] for spans in table["documents"].to_pylist()]
     return Rows(from_fixed_binary(table["ids"], dtype), mask, table["source"].to_numpy(), documents)
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from llm360.canonical import sha256_digest
 from llm360.data.manifest import DataManifest
 from llm360.data.order import StageOrder
-from llm360.data.rows import Rows, Span, read_rows
+from llm360.data.rows import Ids, Rows, Span, read_rows
 from llm360.errors import InputError, IntegrityError
 from llm360.storage import Storage
 
@@ -130,6 +128,6 @@ def _shown(
     return ShownSample(step, sample, chunk, row, source, pieces, tuple(ids.tolist()))
 
 
-def _decode(tokenizer: Tokenizer, ids: NDArray[np.unsignedinteger[Any]], span: Span) -> str:
+def _decode(tokenizer: Tokenizer, ids: Ids, span: Span) -> str:
     piece = ids[span.start : span.start + span.length].tolist()
     return str(tokenizer.decode(piece, skip_special_tokens=False))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -166,7 +167,7 @@ def check_table(table: pa.Table, manifest: DataManifest) -> Iterator[str]:
         yield f"row {row}: its documents do not cover its {manifest.row_tokens} ids without gaps"
 
 
-def first_row_not_covered(documents: pa.ChunkedArray, row_tokens: int) -> int | None:
+def first_row_not_covered(documents: pa.ChunkedArray[Any], row_tokens: int) -> int | None:
     """The first row whose spans do not tile `[0, row_tokens)`, if any."""
     counts = pc.list_value_length(documents).to_numpy().astype(np.int64)
     if not counts.all():

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
 from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
+from llm360.data.rows import Ids
 from llm360.errors import InputError
 from llm360.storage import Storage
 from llm360_trainer.prepare.documents import whole_lines
@@ -263,7 +263,7 @@ def _write(
 
 def _good_rows(
     settings: ImportSettings, files: Sequence[InputFile], vocab_size: int, dtype: str
-) -> Iterator[tuple[NDArray[np.unsignedinteger[Any]], str]]:
+) -> Iterator[tuple[Ids, str]]:
     for _, _, line in _numbered_lines(files):
         try:
             ids, source = parse_row(line, settings.row_tokens, vocab_size)

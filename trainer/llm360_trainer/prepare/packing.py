@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,14 +30,16 @@ class Spans:
     start: NDArray[np.int64]
     length: NDArray[np.int64]
 
-    def to_arrow(self) -> pa.ListArray[pa.StructScalar]:
+    def to_arrow(self) -> pa.ListArray[Any]:
         """As the column `documents` of a shard."""
         fields = [SPAN_TYPE.field(number) for number in range(SPAN_TYPE.num_fields)]
         values = (self.document, self.offset, self.start, self.length)
         arrays = [pa.array(value, type=field.type) for value, field in zip(values, fields, strict=True)]
         items = pa.StructArray.from_arrays(arrays, fields=fields)
         kind = pa.list_(pa.field("item", SPAN_TYPE, nullable=False))
-        return pa.ListArray.from_arrays(pa.array(self.row_ends, pa.int32()), items, type=kind)
+        return cast(
+            "pa.ListArray[Any]", pa.ListArray.from_arrays(pa.array(self.row_ends, pa.int32()), items, type=kind)
+        )
 
 
 def cut_rows(

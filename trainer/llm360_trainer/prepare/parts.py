@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm360.data.rows import Ids
 from llm360.errors import LLM360Error
 from llm360.storage import Storage
 
@@ -43,9 +44,7 @@ class PartInfo(NamedTuple):
     tokens: int
 
 
-def write_part(
-    scratch: Storage, part: PartId, last: bool, lengths: NDArray[np.uint32], ids: NDArray[np.unsignedinteger]
-) -> PartInfo:
+def write_part(scratch: Storage, part: PartId, last: bool, lengths: NDArray[np.uint32], ids: Ids) -> PartInfo:
     """Store a part; it exists whole or not at all."""
     header = HEADER.pack(MAGIC, last, len(lengths), len(ids))
     little = ids.astype(ids.dtype.newbyteorder("<"), copy=False)
@@ -127,9 +126,7 @@ class TokenLine:
         """Ids of the source."""
         return int(self.first_token[-1])
 
-    def read(
-        self, scratch: Storage, start: int, stop: int
-    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64], int]:
+    def read(self, scratch: Storage, start: int, stop: int) -> tuple[Ids, NDArray[np.int64], int]:
         """The ids `[start, stop)`, not empty.
 
         Returns:

@@ -13,6 +13,7 @@ import hashlib
 import io
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from llm360.canonical import DIGEST_PREFIX, canonical_json
 from llm360.data.manifest import Shard
-from llm360.data.rows import GROUP_ROWS, fixed_binary, from_fixed_binary, shard_schema
+from llm360.data.rows import GROUP_ROWS, Ids, fixed_binary, from_fixed_binary, shard_schema
 from llm360.errors import LLM360Error
 from llm360.storage import Storage
 from llm360_trainer.prepare.layout import Layout, ShardPlan
@@ -93,7 +94,7 @@ def scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, row_
     table = table.add_column(0, PLACE, pa.array(places))
     order = np.argsort(places)
     order = order[np.searchsorted(places[order], 0) :]  # those with place -1 are not taken
-    table, places = table.take(pa.array(order)), places[order]
+    table, places = table.take(order), places[order]
     bounds = np.searchsorted(places, [shard.start for shard in layout.shards] + [layout.rows])
     output = io.BytesIO()
     offsets = np.zeros(len(bounds), dtype="<u8")
@@ -124,15 +125,13 @@ def gather(
     order = np.argsort(places)
     if not np.array_equal(places[order], np.arange(plan.start, plan.stop)):
         raise LLM360Error(f"the scratch files in {scratch.uri} do not fit together; remove them and start again")
-    table = table.drop_columns(["place"]).take(pa.array(order))
+    table = table.drop_columns(["place"]).take(order)
     written = write_shard(output, plan.key, table, vocab_size, dtype)
     scratch.put(_record_key(plan), _pack(written))
     return written
 
 
-def rows_table(
-    ids: NDArray[np.unsignedinteger], source: NDArray[np.int64], documents: pa.ListArray[pa.Scalar]
-) -> pa.Table:
+def rows_table(ids: Ids, source: NDArray[np.int64], documents: pa.ListArray[Any]) -> pa.Table:
     """A shard's columns from ids[rows, row_tokens], source[rows] and the documents of each row."""
     schema = shard_schema(ids.shape[1], ids.dtype.name, has_loss_mask=False)
     return pa.table([fixed_binary(ids), pa.array(source, pa.uint16()), documents], schema=schema)
@@ -147,7 +146,7 @@ def write_shard(output: Storage, key: str, table: pa.Table, vocab_size: int, dty
         row_group_size=GROUP_ROWS,
         compression="zstd",
         compression_level=ZSTD_LEVEL,
-        use_dictionary=["source"],
+        use_dictionary=["source"],  # type: ignore[arg-type]  # the stubs know bool only
         write_statistics=["source"],  # of ids they would repeat whole rows
     )
     data = sink.getvalue()

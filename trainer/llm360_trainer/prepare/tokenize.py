@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from llm360.data.rows import Ids
 from llm360.errors import InputError
 
 # Names by which tokenizers call the token that ends a document, the most telling first.
@@ -80,14 +81,14 @@ def end_of_document(tokenizer: Tokenizer, wanted: str | None) -> int:
 
 def encode_documents(
     tokenizer: Tokenizer, eos_id: int, dtype: str, texts: Sequence[str]
-) -> tuple[NDArray[np.uint32], NDArray[np.unsignedinteger]]:
+) -> tuple[NDArray[np.uint32], Ids]:
     """The ids of documents end to end, each followed by EOS.
 
     Returns:
         lengths[documents] with EOS counted, and ids[tokens] of the dtype.
     """
     lengths: list[int] = []
-    arrays: list[NDArray[np.unsignedinteger]] = []
+    arrays: list[Ids] = []
     for batch in _batches(texts):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
             ids = encoding.ids
