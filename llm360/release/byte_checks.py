@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from llm360.canonical import DIGEST_PREFIX, canonical_json, sha256_digest
 from llm360.data.manifest import parse_manifest
@@ -46,17 +46,58 @@ def guarded(key: str, check: Callable[[], Iterator[str]]) -> list[Fault]:
     return [Fault(key, problem) for problem in problems]
 
 
-def check_config(storage: Storage, digest: str) -> Iterator[str]:
-    """Check 2: the configuration is canonical JSON and has the digest that genesis names."""
+def check_config(storage: Storage, digest: str, stages: Sequence[Stage], *, complete: bool) -> Iterator[str]:
+    """Check 2: the configuration is canonical JSON, has its digest, and describes the stages that were trained."""
     data = storage.get(config_key(digest))
-    yield from compare_digest(sha256_digest(data), digest)
+    found = sha256_digest(data)
+    if found != digest:
+        yield from compare_digest(found, digest)
+        return
     try:
-        canonical = canonical_json(json.loads(data))
+        config = json.loads(data)
+        is_canonical = canonical_json(config) == data
     except (ValueError, RecursionError) as error:
         yield f"is not JSON: {error}"
         return
-    if canonical != data:
+    if not is_canonical:
         yield "is not stored in canonical form (RFC 8785)"
+    yield from compare_stages(config, stages, complete=complete)
+
+
+def compare_stages(config: Any, stages: Sequence[Stage], *, complete: bool) -> Iterator[str]:
+    """What the stages in the chain have that the configuration states otherwise.
+
+    A stage takes from `data` and `training` what it does not state itself; where neither states a value, the
+    data decides it.
+    """
+    data, training = _section(config, "data"), _section(config, "training")
+    described = data.get("stages")
+    if not isinstance(described, list):
+        return
+    if len(stages) > len(described) or (complete and len(stages) < len(described)):
+        yield f"describes {len(described)} stages; the ledger pins {len(stages)}"
+    for stage, own in zip(stages, described, strict=False):
+        stated = {
+            "name": own.get("name"),
+            "remainder": own.get("remainder") or data.get("remainder"),
+            "batchSize": own.get("batchSize") or training.get("batchSize"),
+        }
+        pinned = {"name": stage.name, "remainder": stage.remainder, "batchSize": stage.batch_rows}
+        for field, value in stated.items():
+            if value is not None and value != pinned[field]:
+                yield f"says {field} {value} for stage {stage.stage}; the ledger pins {pinned[field]}"
+        steps = own.get("steps") or training.get("steps")
+        if steps is not None and stage.num_steps > steps:
+            yield f"says at most {steps} steps for stage {stage.stage}; the ledger pins {stage.num_steps}"
+        length = training.get("sequenceLength")
+        # Where labels are shifted inside the row, a sequence gives one prediction less.
+        if length is not None and stage.predictions not in (length, length - 1):
+            yield f"says sequenceLength {length}; the ledger pins {stage.predictions} predictions of a row"
+
+
+def _section(config: Any, name: str) -> dict[str, Any]:
+    section = config.get(name) if isinstance(config, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def check_segment(storage: Storage, body: Metrics) -> Iterator[str]:

@@ -3,7 +3,7 @@
 The checks, in the order of the links:
 
      1. The chain can be read: every entry canonical, numbered, linked to the one before.
-     2. The configuration has the digest that genesis names.
+     2. The configuration has the digest that genesis names and describes the stages that were trained.
      3. Attempts count up, resume where the chain says, and only the newest writes.
      4. Checkpoints, stages and what refers to them fit: steps, tokens, folders, labels, the line of checkpoints.
      5. The rows read since each checkpoint's forerunner are those of the order's formula, without hole or overlap.
@@ -126,10 +126,7 @@ class _Verification:
             self.history = History.from_entries(self.entries)
             self.report.complete = self.history.complete is not None
             # 2. The configuration.
-            check = self._begin(2)
-            digest = self.history.config_digest
-            check.checked = 1
-            check.faults += guarded(config_key(digest), lambda: byte_checks.check_config(self.storage, digest))
+            self._check_config(self._begin(2))
             # 3.–6. What holds between entries.
             self._check_links()
             # 6. The segments' bytes.
@@ -196,7 +193,14 @@ class _Verification:
             return next((key for key in near if self.storage.exists(key)), None)
         return None
 
-    # -- 3 to 6 --------------------------------------------------------------------------------------------
+    # -- 2 to 6 --------------------------------------------------------------------------------------------
+
+    def _check_config(self, check: Check) -> None:
+        digest, stages, complete = self.history.config_digest, self.history.stages, self.report.complete
+        check.checked = 1
+        check.faults += guarded(
+            config_key(digest), lambda: byte_checks.check_config(self.storage, digest, stages, complete=complete)
+        )
 
     def _check_links(self) -> None:
         rules = (

@@ -32,7 +32,12 @@ from llm360.release.writer import TrainingWriter
 from llm360.storage import ObjectInfo, Storage, StorageOptions, open_storage
 from llm360.storage.base import UnfinishedWrite
 
-CONFIG = {"preset": "test", "model": {"layers": 1}, "training": {"batch": 4}}
+CONFIG = {
+    "preset": "test",
+    "model": {"numLayers": 1},
+    "data": {"remainder": "drop", "stages": [{"name": "one"}, {"name": "two", "remainder": "carry", "steps": 2}]},
+    "training": {"batchSize": 4, "sequenceLength": 8},
+}
 ENVIRONMENT = {"packages": {"llm360": "0.1.0"}, "commit": "0" * 40}
 ROW_TOKENS = 9
 PREDICTIONS = ROW_TOKENS - 1
@@ -63,6 +68,21 @@ class Release:
     def index(self, kind: str, number: int = 0) -> int:
         """Place in the chain of the `number`th entry of a kind."""
         return [entry["seq"] for entry in self.entries() if entry["kind"] == kind][number]
+
+    def rewrite_config(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the configuration, and make its name and the chain right again."""
+        path = next(self.folder.glob("config/*.json"))
+        config = json.loads(path.read_bytes())
+        change(config)
+        data = canonical_json(config)
+        old, new = path.stem, sha256_digest(data).removeprefix("sha256:")
+        path.unlink()
+        self.path(f"config/{new}.json").write_bytes(data)
+
+        def forge(entries: list[dict[str, Any]]) -> None:
+            entries[:] = [json.loads(json.dumps(entry).replace(old, new)) for entry in entries]
+
+        self.forge(forge)
 
     def forge(self, change: Callable[[list[dict[str, Any]]], None]) -> None:
         """Change the entries and make a chain of them again, every link and every name in it right."""

@@ -311,9 +311,11 @@ FORGED = {
     "label twice": forged(at("checkpoint", 1, labels=["init"]), 4, "label 'init'"),
     "chunk altered": forged(at("checkpoint", 1, chunk=1), 4, "stage and chunk"),
     "checkpoint left out": forged(drop("checkpoint", 1), 4, "on this branch"),
-    "stages swapped": forged(move("stage", 1, 2), 4, "index"),
-    "stage longer than its data": forged(at("stage", 1, num_steps=3), 4, "its rows fill 2"),
-    "stage with an impossible batch": forged(at("stage", 1, batch_rows=100), 4, "no order"),
+    "stages swapped": forged(move("stage", 1, 2), 2, "says name", key="config/"),
+    "stage longer than its data": forged(at("stage", 1, num_steps=3), 2, "at most 2 steps", key="config/"),
+    "first stage longer than its data": forged(at("stage", 0, num_steps=9), 4, "its rows fill 4"),
+    "stage of another index": forged(at("stage", 1, stage=2), 4, "index"),
+    "stage with an impossible batch": forged(at("stage", 1, chunk_rows=[0]), 4, "no order"),
     "evaluation of no checkpoint": forged(at("eval", checkpoint="sha256:" + "0" * 64), 4, "no entry before it"),
     "evaluation in another's folder": forged(at("eval", prefix="evals/step_000000006/0/mmlu-abc"), 4, "its folder"),
     "evaluation of another step": forged(at("eval", step=4), 4, "is of step 6"),
@@ -328,7 +330,7 @@ FORGED = {
         at("checkpoint", 1, data=lambda spans: [spans[0] | {"manifest": "sha256:" + "0" * 64}]), 5, "the order gives"
     ),
     "order altered": forged(at("stage", 1, chunk_rows=[3, 6]), 4, "stage and chunk"),
-    "batch altered": forged(at("stage", 0, batch_rows=5), 4, "tokens"),
+    "batch altered": forged(at("stage", 0, batch_rows=5), 2, "batchSize 4", key="config/"),
     "metrics left out": forged(drop("metrics", 0), 6, "not every step"),
     "metrics of fewer steps": forged(at("metrics", 2, first_step=5), 6, "the segment's key"),
     "metrics not named": forged(at("checkpoint", 1, metrics=[]), 6, "names the metrics entries []"),
@@ -342,7 +344,10 @@ FORGED = {
     "rows of the manifest altered": forged(
         at("stage", 0, chunk_rows=[11, 10]), 9, "other rows", key="data/one/manifest.json"
     ),
-    "predictions altered": forged(at("stage", 0, predictions=9), 4, "tokens"),
+    "predictions altered": forged(at("stage", 0, predictions=9), 2, "sequenceLength 8", key="config/"),
+    "predictions altered by the one that the configuration leaves open": forged(
+        at("stage", 0, predictions=7), 4, "tokens"
+    ),
     "size of a segment altered": forged(at("metrics", 0, bytes=7), 6, "bytes", key="metrics/a001"),
     "environment of another attempt": forged(
         at("checkpoint", 1, digests=lambda digests: digests | {"environment": "sha256:" + "0" * 64}),
@@ -467,8 +472,24 @@ MANIFEST = {
     ),
 }
 
+
+def reconfigured(words, change):
+    """A case whose configuration describes another run than the one that was trained."""
+    return Case(lambda release: release.rewrite_config(change), 2, "config/", words)
+
+
+CONFIG = {
+    "batch": reconfigured("batchSize 5", lambda c: c["training"].update(batchSize=5)),
+    "sequence length": reconfigured("sequenceLength 16", lambda c: c["training"].update(sequenceLength=16)),
+    "stages": reconfigured("describes 1 stages", lambda c: c["data"]["stages"].pop()),
+    "stages to come": reconfigured("describes 3 stages", lambda c: c["data"]["stages"].append({"name": "x"})),
+    "name": reconfigured("name three", lambda c: c["data"]["stages"][1].update(name="three")),
+    "remainder": reconfigured("remainder drop", lambda c: c["data"]["stages"][1].pop("remainder")),
+    "steps": reconfigured("at most 1 steps", lambda c: c["data"]["stages"][1].update(steps=1)),
+}
+
 CASES = {f"{group}: {name}": case for group, cases in
-         {"bytes": BYTES, "chain": CHAIN, "forged": FORGED, "manifest": MANIFEST}.items()
+         {"bytes": BYTES, "chain": CHAIN, "config": CONFIG, "forged": FORGED, "manifest": MANIFEST}.items()
          for name, case in cases.items()}  # fmt: skip
 
 
