@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from llm360.errors import InputError
+from llm360.report.facts import read_facts
+from llm360.report.summary import run_summary
 from llm360.report.write import write_report
 from llm360.storage import open_storage
 
@@ -18,6 +22,9 @@ examples:
   llm360 report runs/amber-tiny                            writes runs/amber-tiny/report/index.html
   llm360 report https://host/run --out run.html            of a release that one can only read
   llm360 report s3://bucket/run --bytes all                every checkpoint's every byte verified first
+
+exit codes:
+  0 written · 1 written, but the release has a broken link, or not written · 2 there is no release
 """
 
 
@@ -33,13 +40,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="whose checkpoint files to verify for the page: of all, of the latest (default), of none",
     )
     parser.add_argument("--no-verify", action="store_true", help="write the page without verifying; it will say so")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page and print where it lies."""
+    """Write the page, then print where the run stands and where the page lies."""
     storage = open_storage(args.uri)
     if args.out is not None and args.out.is_dir():
         raise InputError(f"--out {args.out} is a folder; give the name of the file to write")
-    print(write_report(storage, extent=None if args.no_verify else args.bytes, out=args.out))
-    return 0
+    if args.out is None and storage.uri.startswith(("http://", "https://")):
+        raise InputError(f"{storage.uri} can only be read; say with --out FILE where the report goes")
+    written = write_report(storage, extent=None if args.no_verify else args.bytes, out=args.out)
+    view, now = written.verification, datetime.now(UTC)
+    if args.output == "json":
+        facts = read_facts(storage, written.history, now).to_json()
+        print(json.dumps(facts | {"report": written.place, "verified": view.ok if view else None}, indent=2))
+    else:
+        verdict = view.sentence if view else None
+        print(run_summary(storage, written.history, now, report=written.place, verdict=verdict))
+    return 0 if view is None or view.ok else 1

@@ -53,7 +53,9 @@ def _of_total(value: int, total: int | None, text: Callable[[int], str]) -> str:
     return text(value) if total is None else f"{text(value)} of {text(total)}"
 
 
-def run_summary(storage: Storage, history: History, now: datetime, report: str | None = None) -> str:
+def run_summary(
+    storage: Storage, history: History, now: datetime, *, report: str | None = None, verdict: str | None = None
+) -> str:
     """The outcome of a run in a few lines.
 
     Args:
@@ -61,6 +63,7 @@ def run_summary(storage: Storage, history: History, now: datetime, report: str |
         history: What its ledger says; not empty.
         now: The present time.
         report: Where the report was written, if it was.
+        verdict: What verification found, if it ran.
 
     Raises:
         ObjectNotFoundError, IntegrityError: what the ledger names is missing or changed.
@@ -83,8 +86,7 @@ def run_summary(storage: Storage, history: History, now: datetime, report: str |
         ("ledger head", f"{facts.head_digest} (entry {facts.head_seq})"),
         ("release", address_of(facts.uri)),
     ]
-    if report is not None:
-        lines.append(("report", report))
+    lines += [(name, text) for name, text in (("verified", verdict), ("report", report)) if text is not None]
     lines.append(("check it", f"llm360 verify {address_of(facts.uri)}"))
     return aligned(lines)
 

@@ -41,6 +41,11 @@ class VerificationView:
     scope: str
     checks: tuple[CheckRow, ...]
 
+    @property
+    def sentence(self) -> str:
+        """The verdict for a line of text."""
+        return f"{'yes' if self.ok else 'NO'}: {self.verdict if not self.ok else self.scope}"
+
 
 def verification_view(report: VerifyReport, extent: Extent) -> VerificationView:
     """The page's part on verification.

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from llm360.errors import StorageError
 from llm360.release.create import open_release
+from llm360.release.history import History
 from llm360.release.verify import Extent, verify
 from llm360.report.page import render_report
 from llm360.report.text import address_of
-from llm360.report.verification import verification_view
+from llm360.report.verification import VerificationView, verification_view
 from llm360.storage import Storage
 
 REPORT_KEY = "report/index.html"
 """Where a report lies in its release. It is a view that no ledger entry names: writing it again replaces it."""
 
 
-def write_report(storage: Storage, *, extent: Extent | None = "latest", out: Path | None = None) -> str:
+class WrittenReport(NamedTuple):
+    """A report that was written.
+
+    Attributes:
+        place: A path, or an address.
+        history: What the ledger said when it was written.
+        verification: What the page says of it; None where nothing was verified.
+    """
+
+    place: str
+    history: History
+    verification: VerificationView | None
+
+
+def write_report(storage: Storage, *, extent: Extent | None = "latest", out: Path | None = None) -> WrittenReport:
     """Write a release's report.
 
     Args:
         storage: The release.
         extent: Whose checkpoint files to verify for the page; None verifies nothing, and the page says so.
         out: The file to write; into the release (`REPORT_KEY`) where not given.
-
-    Returns:
-        Where the page lies: a path, or an address.
 
     Raises:
         InputError: there is no release.
@@ -38,9 +51,9 @@ def write_report(storage: Storage, *, extent: Extent | None = "latest", out: Pat
     data = render_report(storage, history, datetime.now(UTC), view).encode()
     if out is None:
         storage.put(REPORT_KEY, data)
-        return f"{address_of(storage.uri).rstrip('/')}/{REPORT_KEY}"
+        return WrittenReport(f"{address_of(storage.uri).rstrip('/')}/{REPORT_KEY}", history, view)
     try:
         out.write_bytes(data)
     except OSError as error:
         raise StorageError(f"the report cannot be written to {out}: {error.strerror}; give another --out") from error
-    return str(out)
+    return WrittenReport(str(out), history, view)

@@ -27,7 +27,7 @@ CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 def page(tmp_path_factory, eventful_release) -> Path:
     storage = open_storage(str(tmp_path_factory.mktemp("runs") / "amber-tiny"))
     eventful_release(storage)
-    return Path(write_report(storage, extent="all"))
+    return Path(write_report(storage, extent="all").place)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -69,7 +69,7 @@ class RunState:
     @property
     def is_finished(self) -> bool:
         """Whether the last step is done."""
-        return self.step >= self.total_steps
+        return 0 < self.total_steps <= self.step
 
     @property
     def seconds_left(self) -> float | None:
@@ -197,7 +197,7 @@ class BarLines:
         """Draw for the width that the terminal has now."""
         state, width = self.state, options.max_width
         separator = " | " if options.ascii_only else " · "
-        counts = fit([f"{state.step:,}/{state.total_steps:,}", *_percent_and_left(state)], "  ", width)
+        counts = fit(_position(state), "  ", width)
         name = state.name if len(state.name) + len(counts) + MIN_BAR_COLUMNS + 2 <= width else ""
         bar_columns = width - len(counts) - len(name) - 1 - bool(name)
         row = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
@@ -210,11 +210,15 @@ class BarLines:
         yield Text(fit(_numbers(state), separator, width), no_wrap=True, overflow="ellipsis")
 
 
-def _percent_and_left(state: RunState) -> list[str]:
+def _position(state: RunState) -> list[str]:
+    if not state.total_steps:
+        return ["preparing"]
+    if not state.record:
+        # Not "0": a run that resumes has done many steps.
+        return [f"{state.total_steps:,} steps"]
     left = "done" if state.is_finished else f"{duration(state.seconds_left)} left"
     # Rounded down: 100% is said of a finished run only.
-    percent = f"{100 * state.step // max(1, state.total_steps):3d}%"
-    return [percent, left] if state.record else [percent]
+    return [f"{state.step:,}/{state.total_steps:,}", f"{100 * state.step // state.total_steps:3d}%", left]
 
 
 def _numbers(state: RunState) -> list[str]:

@@ -39,12 +39,13 @@ def test_status_of_a_complete_run(eventful):
 
 
 def test_summary_compares_the_loss_with_the_unigram_entropy(eventful):
-    text = run_summary(eventful.storage, open_release(eventful.storage).history(), eventful.now, "out/index.html")
+    history = open_release(eventful.storage).history()
+    text = run_summary(eventful.storage, history, eventful.now, report="out/index.html", verdict="yes: all of it")
 
     assert "run          amber-tiny, complete\n" in text
     assert "loss         3.0845 (last 100 steps), 3.0155 below the unigram entropy 6.1000\n" in text
     assert "attempts     3 (2 restarts)\n" in text
-    assert "report       out/index.html\n" in text
+    assert "verified     yes: all of it\nreport       out/index.html\n" in text
     assert f"ledger head  {eventful.entries[-1].name} (entry 31)\n" in text
     assert "llm360 verify " in text
 

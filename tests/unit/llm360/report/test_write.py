@@ -11,10 +11,10 @@ from llm360.report.write import REPORT_KEY, write_report
 
 def test_report_goes_into_the_release_and_replaces_the_one_before(eventful):
     eventful.storage.put(REPORT_KEY, b"older")
-    where = write_report(eventful.storage)
+    written = write_report(eventful.storage)
 
-    page = Path(where).read_text()
-    assert where.endswith("amber-tiny/report/index.html")
+    page = Path(written.place).read_text()
+    assert written.place.endswith("amber-tiny/report/index.html")
     assert "Verified: every link that was checked holds." in page
     assert verify(eventful.storage).ok, "a report changes nothing that the ledger names"
 
@@ -22,7 +22,9 @@ def test_report_goes_into_the_release_and_replaces_the_one_before(eventful):
 def test_report_goes_where_it_is_asked_to(eventful, tmp_path):
     out = tmp_path / "page.html"
 
-    assert write_report(eventful.storage, extent=None, out=out) == str(out)
+    written = write_report(eventful.storage, extent=None, out=out)
+
+    assert (written.place, written.verification) == (str(out), None)
     assert "Not verified for this report" in out.read_text()
     assert not eventful.storage.exists(REPORT_KEY)
 

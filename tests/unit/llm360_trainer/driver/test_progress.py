@@ -209,3 +209,13 @@ def test_dumb_terminal_gets_lines(monkeypatch):
 
     assert "step=312/800" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
+
+
+def test_run_that_prepares_its_data_has_no_steps_yet():
+    assert "preparing" in drawn(RunState("run", 0), 80)
+
+
+def test_run_before_its_first_step_claims_no_position():
+    """It may resume from a step that nobody has told the display."""
+    assert "800 steps" in drawn(RunState("run", 800), 80)
+    assert "0/800" not in drawn(RunState("run", 800), 80)
