@@ -149,6 +149,8 @@ def _templates() -> jinja2.Environment:
         "pct": lambda value: f"{value:.2f}%",
         "num": lambda value: f"{value:.1f}",
         "utc": utc,
+        "clock": lambda time: utc(time).removesuffix(" UTC"),
+        "hex": lambda digest: digest.removeprefix("sha256:"),
         "count": short_count,
         "bytes": short_bytes,
     }

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from llm360.report.text import counted, duration, short_bytes, short_count, short_digest
+from llm360.report.text import address_of, counted, duration, short_bytes, short_count, short_digest
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,13 @@ def test_duration(seconds, text):
 
 def test_counted():
     assert [counted(n, "attempt") for n in (0, 1, 1200)] == ["0 attempts", "1 attempt", "1,200 attempts"]
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
 
 
 def test_short_digest():
     assert short_digest("sha256:" + "ab" * 32) == "abababababab"
+
+
+def test_address_of_a_folder_is_its_path():
+    assert address_of("file:///runs/x") == "/runs/x"
+    assert address_of("s3://bucket/x") == "s3://bucket/x"
