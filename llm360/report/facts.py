@@ -82,6 +82,11 @@ class RunFacts:
     estimated_completion: datetime | None
     config_digest: str
 
+    @property
+    def recent_steps(self) -> int:
+        """How many steps the recent averages are of."""
+        return min(RECENT_STEPS, self.step)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values, named as in the status of an LLM360Run; numbers that JSON lacks are null."""
         return {to_camel(name): _json_value(value) for name, value in vars(self).items()}

@@ -186,7 +186,7 @@ def tiles_of(facts: RunFacts, run: RunData) -> list[Tile]:
     unigram = f"unigram entropy {run.unigram[-1].value:.3f}" if run.unigram else "nats"
     tiles = [Tile("Steps", f"{facts.step:,}", total_steps), Tile("Tokens", short_count(facts.tokens), total_tokens)]
     if facts.recent_loss is not None:
-        tiles.append(Tile("Loss, last 100 steps", f"{facts.recent_loss:.3f}", unigram))
+        tiles.append(Tile(f"Loss, last {counted(facts.recent_steps, 'step')}", f"{facts.recent_loss:.3f}", unigram))
     if facts.tokens_per_second is not None:
         mfu = f"MFU {100 * facts.mfu:.1f}%" if facts.mfu is not None else "over all workers"
         tiles.append(Tile("Tokens per second", short_count(facts.tokens_per_second), mfu))
@@ -197,8 +197,8 @@ def tiles_of(facts: RunFacts, run: RunData) -> list[Tile]:
         seconds = float(column(run.everything, "step_seconds").sum())
         memory = short_bytes(float(column(run.everything, "memory_bytes").max()))
         tiles.append(Tile("Time in steps", duration(seconds), f"peak memory {memory} per worker"))
-    if facts.estimated_completion is not None:
-        tiles.append(Tile("Estimated end", f"{facts.estimated_completion:%d %b %H:%M}", "UTC, at the recent rate"))
+    if (end := facts.estimated_completion) is not None:
+        tiles.append(Tile("Estimated end", f"{end:%H:%M}", f"{end:%d %b %Y}, UTC"))
     return tiles
 
 

@@ -25,7 +25,11 @@ def status_text(facts: RunFacts, now: datetime) -> str:
     lines.append(("step", _of_total(facts.step, facts.total_steps, "{:,}".format) + percent))
     lines.append(("tokens", _of_total(facts.tokens, facts.total_tokens, short_count)))
     if facts.loss is not None:
-        mean = f" (mean of the last 100 steps {facts.recent_loss:.4f})" if facts.recent_loss is not None else ""
+        mean = (
+            f" (mean of the last {counted(facts.recent_steps, 'step')} {facts.recent_loss:.4f})"
+            if facts.recent_loss is not None
+            else ""
+        )
         lines.append(("loss", f"{facts.loss:.4f}{mean}"))
     if facts.tokens_per_second is not None:
         mfu = f", MFU {100 * facts.mfu:.1f}%" if facts.mfu is not None else ""
@@ -75,7 +79,7 @@ def run_summary(
         ("tokens", short_count(facts.tokens)),
     ]
     if facts.recent_loss is not None:
-        lines.append(("loss", _loss_text(storage, history, facts.recent_loss)))
+        lines.append(("loss", _loss_text(storage, history, facts.recent_loss, facts.recent_steps)))
     published = sum(checkpoint.body.published for checkpoint in history.branch)
     lines += [
         (
@@ -91,14 +95,14 @@ def run_summary(
     return aligned(lines)
 
 
-def _loss_text(storage: Storage, history: History, loss: float) -> str:
+def _loss_text(storage: Storage, history: History, loss: float, steps: int) -> str:
     """The loss beside that of the unigram distribution, where the last stage's manifest can be read."""
     manifest = read_stage_data(storage, history.stages[-1]) if history.stages else ""
     if isinstance(manifest, str):
         return f"{loss:.4f}"
     entropy = manifest.unigram_entropy
     side = "below" if loss < entropy else "above"
-    return f"{loss:.4f} (last 100 steps), {abs(entropy - loss):.4f} {side} the unigram entropy {entropy:.4f}"
+    return f"{loss:.4f} (last {counted(steps, 'step')}), {abs(entropy - loss):.4f} {side} the unigram entropy {entropy:.4f}"
 
 
 def aligned(lines: Sequence[tuple[str, str]]) -> str:
