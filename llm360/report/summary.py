@@ -102,7 +102,8 @@ def _loss_text(storage: Storage, history: History, loss: float, steps: int) -> s
         return f"{loss:.4f}"
     entropy = manifest.unigram_entropy
     side = "below" if loss < entropy else "above"
-    return f"{loss:.4f} (last {counted(steps, 'step')}), {abs(entropy - loss):.4f} {side} the unigram entropy {entropy:.4f}"
+    mean = f"{loss:.4f} (last {counted(steps, 'step')})"
+    return f"{mean}, {abs(entropy - loss):.4f} {side} the unigram entropy {entropy:.4f}"
 
 
 def aligned(lines: Sequence[tuple[str, str]]) -> str:
