@@ -1,0 +1,111 @@
+import contextlib
+import json
+import subprocess
+import sys
+
+import pytest
+from llm360_trainer.prepare import runner
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from llm360.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    """Commands run their tasks here instead of starting Ray."""
+    monkeypatch.setattr(runner, "ray_session", lambda *_: contextlib.nullcontext(runner.InProcess()))
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    """A working `prepare`."""
+    tokenizer = Tokenizer(models.WordLevel({"the": 0, "fox": 1, "</s>": 2, "?": 3}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "text.txt").write_text("the fox\n" * 40)
+    return [
+        *("data", "prepare", "--source", f"text={tmp_path}/text.txt", "--tokenizer", str(tmp_path)),
+        *("--sequence-length", "5", "--chunks", "2", "--out", str(tmp_path / "out")),
+    ]
+
+
+def test_prepare_verify_and_show(arguments, tmp_path, capsys):
+    assert run(arguments) == 0
+    assert "rows        20 of 6 ids" in capsys.readouterr().out
+    assert run(["data", "verify", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith("ok: 20 rows in 2 shards")
+    assert run(["data", "show", str(tmp_path / "out"), "--step", "1", "--sample", "2", "--batch-size", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "step 1 sample 2 · chunk 0 row 6 · source text" in shown
+    assert "the fox </s>" in shown
+
+
+def test_output_as_json(arguments, tmp_path, capsys):
+    assert run([*arguments, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["row_tokens"] == 6
+    show = ["data", "show", str(tmp_path / "out"), "--step", "0", "--batch-size", "4", "-o", "json"]
+    assert run(show) == 0
+    samples = json.loads(capsys.readouterr().out)
+    assert [sample["sample"] for sample in samples] == [0, 1, 2, 3]
+    assert samples[0]["pieces"][0].keys() == {"document", "offset", "start", "length", "text"}
+    assert run(["data", "verify", str(tmp_path / "out"), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+
+
+def test_verify_names_a_flipped_byte_and_exits_with_1(arguments, tmp_path, capsys):
+    run(arguments)
+    shard = next((tmp_path / "out").rglob("*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[10] ^= 1
+    shard.write_bytes(data)
+    capsys.readouterr()
+    assert run(["data", "verify", str(tmp_path / "out")]) == 1
+    assert f"wrong: {shard.relative_to(tmp_path / 'out')}: has sha256" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--tokenizer", "nowhere"], "the tokenizer nowhere cannot be read"),
+        (["--source", "broken"], "is not NAME=PATH"),
+        (["--cpus", "0"], "--cpus is 0"),
+        (["--chunks", "99"], "too few for 99 chunks"),
+        (["--eos", "<stop>"], "no token or id '<stop>'"),
+    ],
+)
+def test_bad_arguments_are_one_sentence_and_exit_with_2(arguments, tmp_path, capsys, change, message):
+    assert run([*arguments, *change]) == 2
+    assert message in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_show_needs_a_batch_where_no_release_tells_it(arguments, tmp_path, capsys):
+    run(arguments)
+    capsys.readouterr()
+    assert run(["data", "show", str(tmp_path / "out"), "--step", "0"]) == 2
+    assert "give --batch-size" in capsys.readouterr().err
+
+
+def test_show_where_nothing_is(tmp_path, capsys):
+    assert run(["data", "show", str(tmp_path), "--step", "0"]) == 2
+    assert "holds neither a release nor prepared data" in capsys.readouterr().err
+
+
+def test_import_with_bad_lines(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"token_ids": [1, 2, 3]}\n{"token_ids": [1]}\n')
+    command = ["data", "import", "--format", "amber-jsonl", str(path), "--row-tokens", "3", "--out", f"{tmp_path}/out"]
+    assert run(command) == 2
+    assert "rows.jsonl line 2 has 1 ids" in capsys.readouterr().err
+    assert run([*command, "--skip-bad"]) == 0
+    assert "skipped     1 bad lines" in capsys.readouterr().out
+
+
+HEAVY = "import sys; from llm360.cli.main import run\ntry: run(['data', 'show', '--help'])\nexcept SystemExit: pass\n"
+
+
+def test_help_imports_nothing_heavy():
+    code = HEAVY + "sys.exit(sorted({'ray', 'pyarrow', 'numpy', 'tokenizers', 'torch'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "examples:" in done.stdout
