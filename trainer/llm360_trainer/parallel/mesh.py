@@ -30,7 +30,9 @@ def make_mesh(
     """
     if shard == "full":
         if replicas is not None:
-            raise ValueError(f"replicas is {replicas}, but full sharding keeps one; choose hybrid or leave replicas out")
+            raise ValueError(
+                f"replicas is {replicas}, but full sharding keeps one; choose hybrid or leave replicas out"
+            )
         return init_device_mesh(device_type, (world,), mesh_dim_names=("shard",))
     if replicas is None or replicas < 1 or world % replicas:
         raise ValueError(f"hybrid sharding needs a number of replicas that divides {world} processes, found {replicas}")
