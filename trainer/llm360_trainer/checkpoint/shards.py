@@ -140,7 +140,9 @@ def _exchange(
                     arriving.append((name, rows))
     arriving.sort(key=lambda piece: piece[1].rank)  # stable: a sender's pieces stay in the order of names
     sizes = [(rows.stop - rows.start) * (tensors[name].numel() // num_rows(tensors[name])) for name, rows in arriving]
-    received = [sum(s for s, (_, r) in zip(sizes, arriving, strict=True) if r.rank == src) for src in range(world_size)]
+    received = [0] * world_size
+    for (_, rows), size in zip(arriving, sizes, strict=True):
+        received[rows.rank] += size
     source = torch.cat(outgoing) if outgoing else next(iter(local.values())).new_empty(0)
     target = source.new_empty(sum(received))
     dist.all_to_all_single(target, source, received, sent)
