@@ -20,7 +20,7 @@ from llm360.release.fields import AttemptNumber, Count, Digest, Key, StrictModel
 
 LEDGER_FORMAT = "llm360-ledger/1"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
-Reason = Annotated[str, Field(min_length=1, max_length=2000)]
+Reason = Annotated[str, Field(min_length=1, max_length=2000, description="why, in a sentence")]
 
 
 class Draft(StrictModel):
@@ -44,14 +44,14 @@ class TrainingDraft(Draft):
 class ConfigDigests(StrictModel):
     """Digests of a genesis entry."""
 
-    config: Digest = Field(description="of config/<hex>.json")
+    config: Digest = Field(description="of `config/<hex>.json`")
 
 
 class Genesis(Draft):
     """The first entry: which run this is."""
 
     kind: Literal["genesis"] = "genesis"
-    format: Literal["llm360-ledger/1"] = "llm360-ledger/1"
+    format: Literal["llm360-ledger/1"] = Field("llm360-ledger/1", description="`llm360-ledger/1`")
     digests: ConfigDigests
 
 
@@ -63,7 +63,7 @@ class Attempt(TrainingDraft):
         None, description="name of the checkpoint entry it resumes from; none: from step 0"
     )
     world_size: Annotated[int, Field(ge=1)] = Field(description="ranks")
-    device: Literal["cuda", "cpu"]
+    device: Literal["cuda", "cpu"] = Field(description="what the ranks compute on")
     operations: dict[str, JsonValue] = Field(description="the settings outside the run's identity, as they were")
 
 
@@ -78,12 +78,12 @@ class Stage(TrainingDraft):
 
     kind: Literal["stage"] = "stage"
     stage: Count = Field(description="its index, from 0")
-    name: Name
+    name: Name = Field(description="as the configuration names it")
     num_steps: Count = Field(description="optimizer steps of the stage")
     data: str = Field(
         min_length=1,
         max_length=2000,
-        description="where its data lies: a key in the release, or a URI; the manifest is <data>/manifest.json",
+        description="where its data lies: a key in the release, or a URI; the manifest is `<data>/manifest.json`",
     )
     chunk_rows: tuple[Count, ...] = Field(description="rows of each chunk")
     batch_rows: Annotated[int, Field(ge=1)] = Field(description="rows of one step")
@@ -110,14 +110,14 @@ class MetricsDigests(StrictModel):
     """Digests of a metrics entry."""
 
     segment: Digest = Field(description="of the Parquet file")
-    environment: Digest = Field(description="of environment/aNNN.json")
+    environment: Digest = Field(description="of `environment/aNNN.json`")
 
 
 class Metrics(TrainingDraft):
     """A Parquet segment with one record per step, `first_step` to `step`, both inside."""
 
     kind: Literal["metrics"] = "metrics"
-    first_step: Count
+    first_step: Count = Field(description="the first step that has a record; `step` is the last")
     key: Key = Field(description="of the segment")
     bytes: Count = Field(description="its size")
     digests: MetricsDigests
@@ -126,11 +126,11 @@ class Metrics(TrainingDraft):
 class DataSpan(StrictModel):
     """The rows that a range of steps of one stage read, in order."""
 
-    stage: Count
+    stage: Count = Field(description="the stage's index")
     manifest: Digest = Field(description="of the stage's data manifest")
     first_step: Count = Field(description="first step, inside the stage, from 0")
     last_step: Count = Field(description="last step, inside the stage, from 0, itself included")
-    rows: tuple[tuple[Count, Count, Count], ...] = Field(description="[chunk, first row, row after the last] in order")
+    rows: tuple[tuple[Count, Count, Count], ...] = Field(description="[chunk, first row, row after the last], in order")
 
     def ranges(self) -> tuple[RowRange, ...]:
         """The rows as ranges."""
@@ -141,8 +141,8 @@ class CheckpointDigests(StrictModel):
     """Digests of a checkpoint entry."""
 
     config: Digest = Field(description="of the run's configuration")
-    environment: Digest = Field(description="of environment/aNNN.json")
-    manifest: Digest = Field(description="of the checkpoint's manifest.json")
+    environment: Digest = Field(description="of `environment/aNNN.json`")
+    manifest: Digest = Field(description="of the checkpoint's `manifest.json`")
     model: Digest = Field(description="model_digest: what the weights hold")
     state: Digest = Field(description="state_digest: what the optimizer holds")
 
@@ -176,7 +176,7 @@ class Skip(TrainingDraft):
     """Steps whose rows are passed over without an update."""
 
     kind: Literal["skip"] = "skip"
-    stage: Count
+    stage: Count = Field(description="the stage's index")
     steps: tuple[Count, ...] = Field(min_length=1, description="steps inside the stage, from 0")
     reason: Reason
 
@@ -194,9 +194,9 @@ class Eval(Draft):
     """An evaluation of a checkpoint."""
 
     kind: Literal["eval"] = "eval"
-    step: Count
+    step: Count = Field(description="of the checkpoint")
     checkpoint: Digest = Field(description="name of the checkpoint's entry")
-    task: Name
+    task: Name = Field(description="what was evaluated")
     prefix: Key = Field(description="folder of its files")
     digests: dict[Key, Digest] = Field(min_length=1, description="of each file, by its key inside the folder")
 
@@ -205,7 +205,7 @@ class Analysis(Draft):
     """An analysis of the run."""
 
     kind: Literal["analysis"] = "analysis"
-    name: Name
+    name: Name = Field(description="what was analysed")
     prefix: Key = Field(description="folder of its files")
     checkpoint: Digest | None = Field(None, description="name of the checkpoint's entry, if it is of one")
     digests: dict[Key, Digest] = Field(min_length=1, description="of each file, by its key inside the folder")
@@ -216,7 +216,7 @@ class Prune(Draft):
 
     kind: Literal["prune"] = "prune"
     attempt: AttemptNumber | None = Field(None, description="the attempt that removed them; none: a person")
-    step: Count
+    step: Count = Field(description="of the checkpoint")
     checkpoint: Digest = Field(description="name of the checkpoint's entry")
     parts: tuple[Literal["model", "state"], ...] = Field(min_length=1, description="folders that were removed")
     reason: Reason
@@ -225,7 +225,7 @@ class Prune(Draft):
 class CompleteDigests(StrictModel):
     """Digests of a complete entry: the outcome of the run in three lines."""
 
-    config: Digest
+    config: Digest = Field(description="of the run's configuration")
     model: Digest = Field(description="of the last checkpoint")
     state: Digest = Field(description="of the last checkpoint")
 

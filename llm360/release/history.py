@@ -10,6 +10,7 @@ from there replaces it. What was given up stays readable (`all_checkpoints`), it
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -109,7 +110,7 @@ class History:
         self.pruned: dict[str, frozenset[str]] = {}
         self.complete: Complete | None = None
         self.attempts_since_checkpoint = 0
-        self._segments: list[Segment] = []
+        self._segments: list[Segment] = []  # of the branch: by step, without overlap
         self._by_uid: dict[str, Entry] = {}
 
     @classmethod
@@ -217,7 +218,9 @@ class History:
 
     def branch_segments(self, first_step: int, last_step: int) -> list[Segment]:
         """Segments of the branch, as it was trained, that hold steps `first_step` to `last_step`, both inside."""
-        return [s for s in self._segments if s.first_step <= last_step and s.last_step >= first_step]
+        start = bisect_left(self._segments, first_step, key=lambda segment: segment.last_step)
+        stop = bisect_right(self._segments, last_step, key=lambda segment: segment.first_step)
+        return self._segments[start:stop]
 
     def covers(self, first_step: int, last_step: int) -> bool:
         """Whether the branch has a metrics record of every step from `first_step` to `last_step`, both inside."""
@@ -233,18 +236,22 @@ class History:
     def _add_checkpoint(self, entry: Entry, body: Checkpoint) -> None:
         checkpoint = CheckpointEntry(entry.name, entry.seq, entry.time, body)
         self.all_checkpoints[entry.name] = checkpoint
-        self.branch = [known for known in self.branch if known.step < body.step]
+        while self.branch and self.branch[-1].step >= body.step:
+            self.branch.pop()
         self.branch.append(checkpoint)
         self.attempts_since_checkpoint = 0
 
     def _go_back(self, checkpoint: str | None, step: int) -> None:
-        self.branch = [known for known in self.branch if known.step < step or known.name == checkpoint]
+        while self.branch and self.branch[-1].step >= step and self.branch[-1].name != checkpoint:
+            self.branch.pop()
         self._drop_segments_after(step)
 
     def _drop_segments_after(self, step: int) -> None:
         """Take back the records of all steps after `step`: another training makes them anew."""
-        kept = [segment for segment in self._segments if segment.first_step <= step]
-        self._segments = [replace(segment, last_step=min(segment.last_step, step)) for segment in kept]
+        while self._segments and self._segments[-1].first_step > step:
+            self._segments.pop()
+        if self._segments and self._segments[-1].last_step > step:
+            self._segments[-1] = replace(self._segments[-1], last_step=step)
 
     def _add_segment(self, entry: Entry, body: Metrics) -> None:
         self._drop_segments_after(body.first_step - 1)

@@ -116,8 +116,8 @@ class Release:
 class ReleaseBuilder:
     """Trains nothing, but commits as a training does."""
 
-    def __init__(self, folder: Path) -> None:
-        self.storage = open_storage(str(folder))
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
         self.ledger = create_release(self.storage, CONFIG)
         self.stages: list[Stage] = []
         self.writer = TrainingWriter(self.ledger)
@@ -242,9 +242,9 @@ def write_data(storage: Storage, chunk_rows: tuple[int, ...]) -> str:
     return sha256_digest(manifest.to_bytes())
 
 
-def build_release(folder: Path) -> Release:
+def build_release(storage: Storage) -> None:
     """A complete run of 6 steps in two attempts; the first was killed after step 3."""
-    run = ReleaseBuilder(folder)
+    run = ReleaseBuilder(storage)
     run.start()
     run.pin_stages()
     run.checkpoint(0, "init")
@@ -270,7 +270,6 @@ def build_release(folder: Path) -> Release:
     run.ledger.append(
         lambda _: Analysis(name="memorization", prefix=prefix, digests={"table.json": sha256_digest(b"[]")})
     )
-    return Release(folder)
 
 
 class MemoryStorage(Storage):
@@ -354,7 +353,9 @@ def new_memory() -> type[MemoryStorage]:
 @pytest.fixture(scope="session")
 def pristine_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
     """The release, built once; not to be changed."""
-    return build_release(tmp_path_factory.mktemp("pristine"))
+    folder = tmp_path_factory.mktemp("pristine")
+    build_release(open_storage(str(folder)))
+    return Release(folder)
 
 
 @pytest.fixture
@@ -367,4 +368,4 @@ def release(pristine_release: Release, tmp_path: Path) -> Release:
 @pytest.fixture
 def builder(tmp_path: Path) -> ReleaseBuilder:
     """A release in the making."""
-    return ReleaseBuilder(tmp_path / "run")
+    return ReleaseBuilder(open_storage(str(tmp_path / "run")))
