@@ -40,7 +40,7 @@ from llm360.release.entries import Analysis, Checkpoint, Eval, Fallback, Metrics
 from llm360.release.entry import Entry
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.layout import LEDGER_PREFIX, config_key, environment_key, ledger_key, manifest_key
-from llm360.release.ledger import check_link, find_head, read_entry
+from llm360.release.ledger import Ledger, check_link, find_head, read_entry
 from llm360.release.verify_report import Check, VerifyReport
 from llm360.storage.base import Storage
 from llm360.storage.errors import StoreUnusableError
@@ -263,13 +263,25 @@ class _Verification:
         check.note = "; ".join(
             part
             for part, count in (
-                (f"parts of {pruned} checkpoints pruned", pruned),
+                (f"checkpoints with pruned parts: {pruned}", pruned),
                 (f"{unread} files of older checkpoints by size only", unread),
             )
             if count
         )
         for faults in self._map(self._check_file, jobs):
             check.faults += faults
+        if check.faults:
+            check.faults = self._without_pruned_meanwhile(check.faults)
+
+    def _without_pruned_meanwhile(self, faults: list[Fault]) -> list[Fault]:
+        """Faults that are not explained by a prune entry appended since the chain was read: runs go on meanwhile."""
+        now = Ledger(self.storage).history()
+        gone = tuple(
+            f"{checkpoint.body.prefix}/{part}/"
+            for name, checkpoint in now.all_checkpoints.items()
+            for part in now.pruned_parts(name)
+        )
+        return [fault for fault in faults if not fault.key.startswith(gone)]
 
     def _file_jobs(self) -> Iterator[_FileJob]:
         latest = self._latest()

@@ -63,7 +63,7 @@ def test_retention_records_first_then_removes_and_verify_understands(run):
     assert files(run.storage, "checkpoints/step_000000002/a001/model/")
     report = verify(run.storage)
     assert report.ok, report.first_fault
-    assert "parts of 5 checkpoints pruned" in report.checks[8].note
+    assert "checkpoints with pruned parts: 5" in report.checks[8].note
     assert apply_retention(run.writer, keep_resume=1, keep_state=1) == []
 
 

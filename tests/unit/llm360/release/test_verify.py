@@ -13,6 +13,8 @@ import pytest
 
 from llm360.cli.main import run as command
 from llm360.errors import InputError, StorageUnavailableError
+from llm360.release.create import open_release
+from llm360.release.prune import find_checkpoint, prune_by_hand
 from llm360.release.verify import verify
 from llm360.storage import open_storage
 from llm360.storage.file import FileStorage
@@ -132,6 +134,22 @@ def test_store_that_gives_no_answer_is_no_fault(release):
 
     with pytest.raises(StorageUnavailableError):
         verify(Down(release.folder))
+
+
+def test_run_that_prunes_while_it_is_verified(release):
+    class Busy(FileStorage):
+        pruned = False
+
+        def iter_bytes(self, key, chunk_bytes=1024):
+            if not self.pruned:
+                self.pruned = True
+                ledger = open_release(release.storage)
+                prune_by_hand(ledger, find_checkpoint(ledger.history(), "ckpt_001"), ["state"], "why")
+            return super().iter_bytes(key, chunk_bytes)
+
+    report = verify(Busy(release.folder), workers=1)
+    assert report.ok, report.first_fault
+    assert not release.path("checkpoints/step_000000004/a002/state").exists()
 
 
 @pytest.fixture
