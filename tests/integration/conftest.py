@@ -27,15 +27,30 @@ START_SECONDS = 60.0
 ACCESS_KEY = "llm360-tests"
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
-    """A running server; `environment` is what a client process needs to use it."""
+    """A server; `environment` is what a client process needs to use it."""
 
     endpoint: str
     access_key: str
     secret_key: str
-    process: subprocess.Popen[bytes]
+    command: list[str]
     log: Path
+
+    def start(self) -> None:
+        """Start it and wait until it takes a write."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(self.command, cwd=self.log.parent, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_until_ready(self)
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait(timeout=20)
 
     @property
     def port(self) -> int:
@@ -71,6 +86,16 @@ class S3Server:
         finally:
             os.kill(self.process.pid, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """The server is gone, as one that is started again; what it holds stays."""
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        try:
+            yield
+        finally:
+            self.start()
+
 
 @dataclass(frozen=True)
 class S3Bucket:
@@ -93,8 +118,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     try:
         yield server
     finally:
-        server.process.kill()
-        server.process.wait(timeout=20)
+        server.end()
 
 
 @pytest.fixture
@@ -137,21 +161,15 @@ def start_server(folder: Path) -> S3Server:
     }
     config.write_text(json.dumps({"identities": [identity]}))
     ports = free_ports(8)
-    log = folder / "weed.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "weed"), "server", *server_arguments(folder, config, ports)],
-            cwd=folder,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    server = S3Server(f"http://127.0.0.1:{ports[0]}", ACCESS_KEY, secret_key, process, log)
-    try:
-        wait_until_ready(server)
-    except BaseException:
-        process.kill()
-        process.wait(timeout=20)
-        raise
+    weed = str(Path(sys.executable).parent / "weed")
+    server = S3Server(
+        f"http://127.0.0.1:{ports[0]}",
+        ACCESS_KEY,
+        secret_key,
+        [weed, "server", *server_arguments(folder, config, ports)],
+        folder / "weed.log",
+    )
+    server.start()
     return server
 
 

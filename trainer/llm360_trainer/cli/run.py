@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 
 from llm360.errors import LLM360Error
 from llm360.spec import load_run
-from llm360.storage import normalize_uri
 from llm360_trainer.driver.service import DEFAULT_PORT
 
 EXAMPLES = """\
@@ -58,14 +58,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; every bad end leaves JSON as the last line on standard error."""
     try:
-        store = [f"storage.uri={json.dumps(normalize_uri(args.store))}"] if args.store else []
-        resolved = load_run(args.source, [*args.overrides, *store])
+        resolved = load_run(args.source, args.overrides, store=args.store)
         # Imported here: torch and Ray take seconds, which a mistyped field should not have to wait for.
         from llm360_trainer.driver.launch import LaunchOptions, launch
 
         outcome = launch(resolved, LaunchOptions(args.address, args.host, args.port, args.log_format))
     except LLM360Error as error:
         return end(error.exit_code, error.reason, error.message)
+    except KeyboardInterrupt as interrupt:
+        number = int(interrupt.args[0]) if interrupt.args else signal.SIGINT
+        return end(128 + number, "Interrupted", "interrupted before training began; run it again to go on")
     except Exception as error:
         traceback.print_exc()
         return end(1, "InternalError", f"{type(error).__name__}: {error}; this is a defect of llm360, please report it")

@@ -13,8 +13,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -44,6 +42,18 @@ FLUSH_SECONDS = 20.0
 RECORDER_THREADS = 64
 """Calls of the recorder's actor that may wait at a time; ranks wait in at most two each."""
 SIGNAL_EXIT = 128
+RAY_START_TRIES = 3
+"""Ray gives its processes 30 s to come up, which a machine busy with other things may exceed."""
+RAY_ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # A dead worker is noticed within a second, not two.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    # A slow or busy machine may need minutes for what takes seconds on another.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What Ray reads from the environment; a value that the user set stays."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,12 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
         StorageError: the store failed before training began.
     """
     storage_options = StorageOptions(
-        endpoint=run.spec.storage.endpoint, region=run.spec.storage.region, path_style=run.spec.storage.path_style
+        endpoint=run.spec.storage.endpoint,
+        region=run.spec.storage.region,
+        path_style=run.spec.storage.path_style,
+        # A store that hangs is waited for in any case; sooner known, sooner said.
+        read_timeout=20.0,
+        max_attempts=3,
     )
     storage = open_storage(run.store, storage_options)
     history = open_existing(storage, run)
@@ -83,11 +98,11 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
     with Interruption() as interruption, Progress(run.name, 0, log_format=options.log_format) as progress:
         if history is None:
             check_store(storage)
-        with ray_runtime(run, options):
-            interruption.install()
-            stages = plan_stages(run, storage_options, progress.event)
+        with RayRuntime(run, options.address, interruption) as runtime:
+            stages = plan_stages(run, storage_options, progress.event, before_preparing=runtime.start)
             create_release(storage, run.identity())
             progress.set_total(stages[-1].last_step)
+            runtime.start()
             return Launch(run, options, storage_options, stages, progress, interruption).wait()
 
 
@@ -123,14 +138,15 @@ def describe_complete(run: ResolvedRun, history: History) -> str:
 
 
 class Interruption:
-    """SIGINT and SIGTERM as a wish to stop; the second one is obeyed at once.
+    """SIGINT and SIGTERM, as an exception before training and as a wish to stop during it.
 
-    The first commits the records so far and stops the workers; nothing is lost either way, since a run goes on from its
-    last committed checkpoint.
+    While ranks train, the first signal commits the records so far and stops them, the second is obeyed at once.
+    Nothing is lost either way, since a run goes on from its last committed checkpoint.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.is_deferred = False
         self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
@@ -148,39 +164,69 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if not self.is_deferred:
+            raise KeyboardInterrupt(number)
         if self.signal is not None:
             os._exit(SIGNAL_EXIT + number)
         self.signal = signal.Signals(number)
 
 
-@contextmanager
-def ray_runtime(run: ResolvedRun, options: LaunchOptions) -> Iterator[None]:
-    """A Ray to run on: the cluster at the address, or one started here and ended afterwards.
+class RayRuntime:
+    """A Ray to run on: the cluster at an address, or one started here; left, or ended, at the end of the block.
 
-    Raises:
-        InputError: there is no cluster at the address.
+    Args:
+        run: Says how many cores the workers need.
+        address: Of the cluster; None starts Ray here.
+        interruption: Takes the signals back that Ray takes for itself.
     """
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    workers = run.spec.cluster.workers
-    cores = max(os.cpu_count() or 1, int(workers.cpus * run.spec.cluster.world_size))
-    local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
-    try:
-        ray.init(
-            address=options.address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if options.address else local),
+
+    def __init__(self, run: ResolvedRun, address: str | None, interruption: Interruption) -> None:
+        self._run, self._address, self._interruption = run, address, interruption
+
+    def start(self) -> None:
+        """Connect, or start Ray, unless that has happened already.
+
+        Raises:
+            InputError: there is no cluster at the address.
+            LLM360Error: Ray did not start here.
+        """
+        if ray.is_initialized():
+            return
+        workers = self._run.spec.cluster.workers
+        cores = max(os.cpu_count() or 1, int(workers.cpus * self._run.spec.cluster.world_size))
+        local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
+        os.environ.update(RAY_ENVIRONMENT | {name: os.environ[name] for name in RAY_ENVIRONMENT if name in os.environ})
+        for left in reversed(range(RAY_START_TRIES)):
+            try:
+                ray.init(
+                    address=self._address or "local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **({} if self._address else local),
+                )
+                break
+            except Exception as error:
+                ray.shutdown()
+                if left == 0 or self._address:
+                    raise self._refusal(error) from error
+        self._interruption.install()
+
+    def _refusal(self, error: Exception) -> LLM360Error:
+        if self._address:
+            return InputError(
+                f"there is no Ray cluster at '{self._address}': {error}; leave --address away to start Ray here",
+                reason="RayUnreachable",
+            )
+        return LLM360Error(
+            f"Ray did not start on this machine: {str(error).strip()}; see that memory, disk and shared memory are"
+            " not full and that the machine is not overloaded, then run the same command again",
+            reason="RayNotStarted",
         )
-    except ConnectionError as error:
-        raise InputError(
-            f"there is no Ray cluster at '{options.address}': {error}; leave --address away to start Ray here",
-            reason="RayUnreachable",
-        ) from error
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> RayRuntime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         ray.shutdown()
 
 
@@ -214,13 +260,16 @@ class Launch:
             stages=stages,
             options=storage_options,
             recorder=self._recorder,
-            num_threads=int(run.spec.cluster.workers.cpus) if run.spec.cluster.workers.device == "cpu" else None,
+            num_threads=max(1, int(run.spec.cluster.workers.cpus))
+            if run.spec.cluster.workers.device == "cpu"
+            else None,
         )
         self._fit_error: BaseException | None = None
         self._fit = threading.Thread(target=self._run_fit, name="ray-train", daemon=True)
 
     def wait(self) -> Outcome:
         """Train until the recorder has an outcome, Ray Train gives up, or a signal asks to stop."""
+        self._interruption.is_deferred = True
         self._fit.start()
         asked_to_stop = False
         while True:

@@ -236,6 +236,12 @@ class Recorder:
         if self._writer is not None:
             self._commit_now(self._commit_metrics, even_if_over=True)
 
+    def close(self) -> None:
+        """Stop serving and watching; what is under way is left."""
+        self._over.set()
+        self._service.close()
+        self._commits.shutdown(wait=False, cancel_futures=True)
+
     def port(self) -> int:
         """The port of `/status` and `/metrics`."""
         return self._service.port

@@ -19,13 +19,16 @@ from llm360_trainer.train.plan import StagePlan
 from llm360_trainer.train.settings import stage_schedule
 
 
-def plan_stages(run: ResolvedRun, options: StorageOptions, say: Callable[[str], None]) -> tuple[StagePlan, ...]:
+def plan_stages(
+    run: ResolvedRun, options: StorageOptions, say: Callable[[str], None], *, before_preparing: Callable[[], None]
+) -> tuple[StagePlan, ...]:
     """The stages of a run with their data, prepared where it is missing and a recipe is named.
 
     Args:
         run: The specification.
         options: How storage is reached.
         say: Takes sentences for whoever watches.
+        before_preparing: Called before a recipe is run: has Ray started.
 
     Raises:
         InputError: data missing and no recipe, or data that does not fit the specification; names the field.
@@ -34,7 +37,7 @@ def plan_stages(run: ResolvedRun, options: StorageOptions, say: Callable[[str], 
     plans: list[StagePlan] = []
     for index, stage in enumerate(run.stages):
         storage = open_storage(stage.uri, options)
-        manifest, digest = find_data(run, stage, storage, say)
+        manifest, digest = find_data(run, stage, storage, say, before_preparing)
         check_data(run, stage, manifest)
         order = StageOrder(manifest.chunk_rows, stage.batch_size, stage.remainder)
         num_steps = min(order.num_steps, stage.steps or order.num_steps)
@@ -58,7 +61,11 @@ def plan_stages(run: ResolvedRun, options: StorageOptions, say: Callable[[str], 
 
 
 def find_data(
-    run: ResolvedRun, stage: ResolvedStage, storage: Storage, say: Callable[[str], None]
+    run: ResolvedRun,
+    stage: ResolvedStage,
+    storage: Storage,
+    say: Callable[[str], None],
+    before_preparing: Callable[[], None],
 ) -> tuple[DataManifest, str]:
     """The stage's manifest and its digest; its recipe prepares the data where there is none.
 
@@ -70,6 +77,7 @@ def find_data(
     except InputError as error:
         if error.reason != "DataMissing" or stage.recipe is None:
             raise
+    before_preparing()
     say(f"preparing the data of stage '{stage.name}' by the recipe '{stage.recipe}'")
     prepare_recipe(
         stage.recipe,

@@ -172,7 +172,7 @@ class Worker:
             self.world,
             "cuda" if self.device.type == "cuda" else "cpu",
             spec.parallelism.shard,
-            shard_size(self.run_spec, self.world),
+            spec.parallelism.replicas,
         )
         model = build_model(config, parallel_settings(self.run_spec), mesh)
         optimizer = build_optimizer(model, optimizer_settings(self.run_spec))
@@ -226,22 +226,6 @@ def rank_device(run: ResolvedRun) -> torch.device:
     device: torch.device = ray.train.torch.get_device()
     torch.cuda.set_device(device)
     return device
-
-
-def shard_size(run: ResolvedRun, world: int) -> int | None:
-    """Ranks of one sharding group; None where all shard together.
-
-    Raises:
-        InputError: the replicas do not divide the ranks.
-    """
-    replicas = run.spec.parallelism.replicas
-    if run.spec.parallelism.shard == "full" or replicas is None:
-        return None
-    if world % replicas:
-        raise InputError(
-            f"spec.parallelism.replicas is {replicas}, which does not divide the {world} ranks; choose a divisor"
-        )
-    return world // replicas
 
 
 def model_files(config: DecoderConfig, dtype: str, stage: StagePlan) -> dict[str, bytes]:

@@ -1,0 +1,211 @@
+"""Real runs of `llm360 run` in processes of their own: a model of seconds on the text that every Python carries."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from llm360.release.create import open_release
+from llm360.release.history import History
+from llm360.release.metrics import run_table
+from llm360.storage import StorageOptions, open_storage
+
+LLM360 = [sys.executable, "-m", "llm360.cli.main"]
+DEADLINE = 400.0
+POLL = 0.05
+
+# 4 chunks of 20 steps; a step takes some tens of milliseconds, so that kills land anywhere in the work.
+SPEC = {
+    "apiVersion": "llm360.ai/v1alpha1",
+    "kind": "LLM360Run",
+    "metadata": {"name": "tiny"},
+    "spec": {
+        "preset": "amber-tiny",
+        "model": {"vocabSize": 512, "hiddenSize": 32, "intermediateSize": 64, "numLayers": 2, "numHeads": 2},
+        "training": {"sequenceLength": 64, "batchSize": 7, "schedule": {"warmupSteps": 5}},
+        "parallelism": {"microBatch": 4},
+        "data": {"chunks": 4},
+        "checkpoints": {"resumeEvery": 8},
+        "recovery": {"backoffSeconds": 0, "maxAttempts": 20},
+    },
+}
+
+
+class RunTimeoutError(AssertionError):
+    """Something did not happen in time; carries what the run printed."""
+
+
+@dataclass
+class TrainingProcess:
+    """`llm360 run` as a child process whose lines are read from a file."""
+
+    arguments: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with self.log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*LLM360, "run", *self.arguments, "--port", "0", "--log-format", "json"],
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it has printed, the lines that are JSON."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def wait_for(self, what: str, is_there: Callable[[dict[str, object]], bool], seconds: float = DEADLINE) -> None:
+        """Wait until a printed line fulfils the predicate."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if any(is_there(line) for line in self.lines()):
+                return
+            if self.process.poll() is not None:
+                raise RunTimeoutError(f"the run ended before {what}:\n{self.log.read_text(errors='replace')[-4000:]}")
+            time.sleep(POLL)
+        raise RunTimeoutError(f"not within {seconds} s: {what}\n{self.log.read_text(errors='replace')[-4000:]}")
+
+    def wait_for_step(self, step: int, attempt: int = 1) -> None:
+        def reached(line: dict[str, object]) -> bool:
+            return line.get("event") == "step" and int(line["step"]) >= step and int(line["attempt"]) >= attempt  # type: ignore[call-overload]
+
+        self.wait_for(f"step {step} of attempt {attempt}", reached)
+
+    def wait_for_text(self, text: str, seconds: float = DEADLINE) -> None:
+        self.wait_for(repr(text), lambda line: text in str(line.get("message", "")), seconds)
+
+    def workers(self) -> list[psutil.Process]:
+        """The rank processes."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+
+    def end(self, seconds: float = DEADLINE) -> int:
+        """Wait for the end and give the exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise RunTimeoutError(f"no end within {seconds} s:\n{self.log.read_text()[-4000:]}") from None
+
+    def kill(self) -> None:
+        """SIGKILL the driver; then wait until all that it started is gone, as a user's next try would."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait(30)
+        _gone, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive, f"outlived the driver: {alive}"
+
+    def last_line(self) -> dict[str, str]:
+        """The JSON that a bad end leaves as the last line on standard error."""
+        return json.loads(self.log.read_text().splitlines()[-1])
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    """The small run's specification."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(SPEC))
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Iterator[Callable[..., TrainingProcess]]:
+    """Starts runs; whatever is left of them at the end is killed."""
+    started: list[TrainingProcess] = []
+
+    def start(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> TrainingProcess:
+        log = tmp_path / f"run-{len(started)}.log"
+        process = TrainingProcess([str(a) for a in arguments], log, environment or {})
+        started.append(process)
+        return process
+
+    yield start
+    for run in started:
+        if run.process.poll() is None:
+            children = psutil.Process(run.process.pid).children(recursive=True)
+            os.killpg(run.process.pid, signal.SIGKILL)
+            for child in children:
+                if child.is_running():
+                    child.kill()
+            run.process.wait(30)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A release that no one disturbed, and its prepared data."""
+
+    store: Path
+    history: History
+
+    @property
+    def data(self) -> str:
+        return f"file://{self.store}/data/stage1"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The small run, trained once from its preparation to its end on 2 workers."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    spec = folder / "tiny.yaml"
+    spec.write_text(yaml.safe_dump(SPEC))
+    store = folder / "release"
+    run = TrainingProcess([str(spec), "--store", str(store)], folder / "log")
+    assert run.end() == 0, run.log.read_text()[-4000:]
+    return Finished(store, history_of(str(store)))
+
+
+@pytest.fixture
+def prepared_store(undisturbed: Finished, tmp_path: Path) -> Path:
+    """A store for a new run that finds its data prepared already."""
+    store = tmp_path / "release"
+    shutil.copytree(undisturbed.store / "data", store / "data")
+    return store
+
+
+def history_of(store: str | Path, options: StorageOptions | None = None) -> History:
+    return open_release(open_storage(str(store), options)).history()
+
+
+def bits(history: History) -> list[tuple[int, str, str]]:
+    """Step, model and state digest of every published checkpoint: the bits of the whole run."""
+    assert history.complete is not None, "the run is not complete"
+    return [(c.step, c.body.digests.model, c.body.digests.state) for c in history.branch if c.body.published]
+
+
+@pytest.fixture(scope="session")
+def read_history() -> Callable[..., History]:
+    """Reads what a release's ledger says: `read_history(store)`."""
+    return history_of
+
+
+@pytest.fixture(scope="session")
+def bits_of() -> Callable[[History], list[tuple[int, str, str]]]:
+    """The digests by which two complete runs are compared."""
+    return bits
+
+
+@pytest.fixture(scope="session")
+def losses_of() -> Callable[..., dict[int, float]]:
+    """Every step's loss, exactly as recorded: `losses_of(store)`."""
+
+    def losses(store: str | Path, options: StorageOptions | None = None) -> dict[int, float]:
+        storage = open_storage(str(store), options)
+        table = run_table(storage, open_release(storage).history())
+        return dict(zip(table["step"].to_pylist(), table["loss"].to_pylist(), strict=True))
+
+    return losses

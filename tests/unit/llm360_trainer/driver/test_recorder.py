@@ -1,0 +1,232 @@
+"""The recorder: what it commits, when it ends a run, and what it answers to the ranks."""
+
+from __future__ import annotations
+
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llm360_trainer.driver import recorder as module
+from llm360_trainer.driver.recorder import Recorder
+from llm360_trainer.train.plan import Command, GroupInfo
+
+from llm360.release.create import open_release
+from llm360.release.history import History
+from llm360.release.verify import verify
+from llm360.release.writer import TrainingWriter
+from llm360.storage import open_storage
+
+
+def history(store: Path) -> History:
+    return open_release(open_storage(str(store))).history()
+
+
+@pytest.fixture
+def train_to(make_record: Any, make_part: Any) -> Callable[..., None]:
+    """Hands over the records of steps, and a checkpoint after each fourth."""
+
+    def train(recorder: Recorder, first: int, last: int, attempt: int = 1) -> None:
+        for step in range(first, last + 1):
+            assert recorder.record_step(make_record(step, attempt)) is Command.CONTINUE
+            if step % 4 == 0:
+                recorder.checkpoint_part(make_part(step))
+        recorder.flush()
+
+    return train
+
+
+def test_a_run_from_claim_to_completion(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_part: Any, train_to: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+    plan = recorder.begin_attempt(group)
+    assert (plan.attempt, plan.resume, plan.skip) == (1, None, frozenset())
+    recorder.checkpoint_part(make_part(0))
+    train_to(recorder, 1, 8)
+    recorder.finish()
+    assert recorder.drain().outcome.exit_code == 0
+    said = history(store)
+    assert [c.body.labels for c in said.branch] == [("init",), ("ckpt_000",), ("ckpt_001",)]
+    assert [c.body.chunk for c in said.branch] == [None, 0, 1]
+    assert [c.body.tokens for c in said.branch] == [0, 4 * 8 * 256, 8 * 8 * 256]
+    assert said.complete is not None
+    assert verify(open_storage(str(store)), bytes="none").ok
+
+
+def test_the_next_attempt_goes_on_from_the_last_committed_checkpoint(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    first = start_recorder(make_run())
+    first.begin_attempt(group)
+    train_to(first, 1, 6)
+    plan = start_recorder(make_run()).begin_attempt(group)
+    assert plan.attempt == 2
+    assert plan.resume.manifest.step == 4
+    assert plan.first_step == 4
+
+
+def test_an_older_driver_is_fenced_by_a_newer_claim(
+    make_run: Any,
+    start_recorder: Any,
+    group: GroupInfo,
+    make_record: Any,
+    make_part: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FENCE_SECONDS", 0.01)
+    older = start_recorder(make_run())
+    older.begin_attempt(group)
+    start_recorder(make_run()).begin_attempt(group)
+    deadline = time.monotonic() + 20
+    while (outcome := older.drain().outcome) is None:
+        assert time.monotonic() < deadline, "the older driver was not fenced"
+    assert (outcome.exit_code, outcome.reason) == (3, "Fenced")
+    assert older.record_step(make_record(1)) is Command.STOP
+    older.checkpoint_part(make_part(0))
+    assert older.begin_attempt(group) is None
+
+
+def test_a_fenced_driver_commits_nothing(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path
+) -> None:
+    older = start_recorder(make_run())
+    older.begin_attempt(group)
+    newer = TrainingWriter(open_release(open_storage(str(store))))
+    newer.claim(world_size=1, device="cpu", operations={}, environment={})
+    entries = history(store).entries
+    train_to(older, 1, 4)
+    assert older.drain().outcome.exit_code == 3
+    assert history(store).entries == entries
+
+
+def test_attempts_without_a_checkpoint_are_counted(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    recorder = start_recorder(make_run("recovery.maxAttempts=2"))
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 4)  # a checkpoint: counting starts again
+    assert recorder.begin_attempt(group).attempt == 2
+    assert recorder.begin_attempt(group).attempt == 3
+    recorder.fail("ValueError: no luck", "WorkerFailed", 1)
+    assert recorder.begin_attempt(group) is None
+    outcome = recorder.drain().outcome
+    assert (outcome.exit_code, outcome.reason) == (4, "AttemptsExhausted")
+    assert "no luck" in outcome.message
+
+
+@pytest.mark.parametrize("exit_code", [2, 3])
+def test_a_rank_whose_failure_no_retry_mends_ends_the_run(
+    make_run: Any, start_recorder: Any, group: GroupInfo, exit_code: int
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    recorder.fail("no GPU", "NoGPU", exit_code)
+    assert recorder.drain().outcome.exit_code == exit_code
+    assert recorder.begin_attempt(group) is None
+
+
+def test_a_checkpoint_whose_manifest_is_spoiled_is_passed_over(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path
+) -> None:
+    first = start_recorder(make_run())
+    first.begin_attempt(group)
+    train_to(first, 1, 8)
+    newest = history(store).branch[-1]
+    (store / newest.body.prefix / "manifest.json").write_bytes(b"{}")
+    plan = start_recorder(make_run()).begin_attempt(group)
+    assert plan.first_step == 4
+    (fallback,) = history(store).fallbacks
+    assert fallback.refused == (newest.name,)
+
+
+def test_a_checkpoint_that_ranks_refuse_is_passed_over(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path
+) -> None:
+    first = start_recorder(make_run())
+    first.begin_attempt(group)
+    train_to(first, 1, 4)
+    second = start_recorder(make_run())
+    plan = second.begin_attempt(group)
+    plan = second.fall_back(plan.resume.name, "state/a is missing")
+    assert plan.resume is None
+    assert history(store).fallbacks[0].reason == "state/a is missing"
+
+
+class TestNonFinite:
+    def test_skip(self, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path) -> None:
+        recorder = start_recorder(make_run("recovery.nonFinite=skip"))
+        recorder.begin_attempt(group)
+        train_to(recorder, 1, 5)
+        assert recorder.nonfinite(5, "step 6: loss nan") is Command.CONTINUE
+        recorder.flush()
+        assert history(store).skipped_steps(0) == {5}
+        assert start_recorder(make_run()).begin_attempt(group).skip == {5}
+
+    def test_rewind(self, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path) -> None:
+        recorder = start_recorder(make_run("recovery.nonFinite=rewind"))
+        recorder.begin_attempt(group)
+        train_to(recorder, 1, 6)
+        assert recorder.nonfinite(6, "step 7: loss nan") is Command.REWIND
+        plan = recorder.rewind(6, "step 7: loss nan")
+        assert (plan.attempt, plan.first_step, plan.skip) == (1, 4, {6})
+        train_to(recorder, 5, 8)
+        recorder.finish()
+        said = history(store)
+        assert (said.rewinds[0].step, said.rewinds[0].from_step) == (4, 7)
+        assert verify(open_storage(str(store)), bytes="none").ok
+
+    def test_halt(self, make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, store: Path) -> None:
+        recorder = start_recorder(make_run("recovery.nonFinite=halt"))
+        recorder.begin_attempt(group)
+        assert recorder.nonfinite(0, "step 1: loss nan") is Command.STOP
+        recorder.record_step(make_record(1, loss=float("nan")))
+        recorder.flush()
+        outcome = recorder.drain().outcome
+        assert (outcome.exit_code, outcome.reason) == (4, "NonFinite")
+        assert history(store).covers(1, 1), "the record of the step is kept"
+
+
+def test_records_are_committed_every_few_minutes(
+    make_run: Any,
+    start_recorder: Any,
+    group: GroupInfo,
+    make_record: Any,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FENCE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "METRICS_SECONDS", 0.0)
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    recorder.record_step(make_record(1))
+    deadline = time.monotonic() + 20
+    while not history(store).covers(1, 1):
+        assert time.monotonic() < deadline, "no segment was committed"
+
+
+def test_status_and_metrics_are_served_even_where_the_port_is_taken(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 4)
+    base = f"http://127.0.0.1:{recorder.port()}"
+    with urllib.request.urlopen(f"{base}/status", timeout=10) as answer:
+        assert b'"step": 4' in answer.read()
+    with urllib.request.urlopen(f"{base}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert 'llm360_train_loss{run="amber-tiny"} 1.0' in text
+    assert 'llm360_checkpoint_committed_total{run="amber-tiny"} 1.0' in text
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{base}/secrets", timeout=10)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        given = recorder._given
+        other = Recorder(type(given)(given.run_json, given.stages, given.options, given.host, taken.getsockname()[1]))
+        assert other.port() != taken.getsockname()[1]
+        other.close()
