@@ -2,7 +2,9 @@
 
 All three read the same rows in the same order from this machine's disk with the same number of reader processes, and
 give batches [rows, row_tokens] of 64-bit ids, as a model takes them. Each contender lives in a process of its own and
-takes its turn; a pair is one turn of each. A turn is measured from the first batch that arrives to the last.
+takes its turn; a pair is one turn of each. The clock runs over the second half of a turn's rows, when what was read
+ahead before the first batch is used up. Run it on a machine that does nothing else: the contenders' reader processes
+are scheduled in different ways (Ray's are sessions of their own), and a busy machine shares itself out by that.
 
     ours       zstd Parquet; every shard's sha256 and every row's position are checked in each turn
     litdata    `TokensLoader` and `StreamingDataLoader`, uncompressed, its fastest form; nothing is checked
@@ -25,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -65,10 +68,11 @@ def row_ids(job: Job) -> Iterator[np.ndarray]:
     """All rows, [rows of a shard, row_tokens] uint16 at a time: ids as frequent as words are (Zipf), fixed seed."""
     generator = np.random.default_rng(0)
     frequency = np.cumsum(1 / np.arange(1, VOCABULARY + 1) ** 1.1)
+    ids = np.searchsorted(frequency, np.linspace(0, frequency[-1], 2**16, endpoint=False)).astype(np.uint16)
     step = max(1, SHARD_BYTES // (2 * job.row_tokens))
     for start in range(0, job.rows, step):
         shape = (min(step, job.rows - start), job.row_tokens)
-        yield np.searchsorted(frequency, generator.random(shape) * frequency[-1]).astype(np.uint16)
+        yield ids[generator.integers(0, 2**16, shape, dtype=np.uint16)]
 
 
 def write_ours(job: Job) -> None:
@@ -219,6 +223,7 @@ READERS = {"ours": open_ours, "litdata": open_litdata, "mosaicml": open_mosaicml
 
 def serve(name: str, job: Job, pipe: Connection) -> None:
     """A contender's process: write its files, then take a turn whenever asked until told to stop."""
+    warnings.simplefilter("ignore")  # the peers' own, and their loader processes inherit it
     (job.folder / name).mkdir()
     WRITERS[name](job)
     turn = READERS[name](job)
@@ -230,16 +235,16 @@ def serve(name: str, job: Job, pipe: Connection) -> None:
 def measure(job: Job, turn: Callable[[], Iterator[np.ndarray]]) -> Turn:
     """One turn; every batch becomes 64-bit ids, as training does with it."""
     called = time.perf_counter()
-    batches = turn()
-    checksum = int(next(batches).astype(np.int64)[:, -1].sum())
-    first = time.perf_counter()
-    rows = 0
-    for batch in batches:
+    rows, checksum, first, half = 0, 0, 0.0, (0, 0.0)
+    for batch in turn():
+        first = first or time.perf_counter()
         ids = batch.astype(np.int64)
         rows += len(ids)
         checksum += int(ids[:, -1].sum())
-    elapsed = time.perf_counter() - first
-    return Turn(rows * (job.row_tokens - 1) / elapsed, first - called, checksum)
+        if not half[0] and rows >= job.rows // 2:
+            half = (rows, time.perf_counter())
+    elapsed = time.perf_counter() - half[1]
+    return Turn((rows - half[0]) * (job.row_tokens - 1) / elapsed, first - called, checksum)
 
 
 def compare(job: Job, pairs: int) -> dict[str, Any]:
