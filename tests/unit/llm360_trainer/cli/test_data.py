@@ -8,6 +8,11 @@ from llm360_trainer.prepare import runner
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from llm360.cli.main import run
+from llm360.data.manifest import load_manifest
+from llm360.release.create import create_release
+from llm360.release.entries import Stage, StageDigests
+from llm360.release.writer import TrainingWriter
+from llm360.storage import open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +89,55 @@ def test_show_needs_a_batch_where_no_release_tells_it(arguments, tmp_path, capsy
     capsys.readouterr()
     assert run(["data", "show", str(tmp_path / "out"), "--step", "0"]) == 2
     assert "give --batch-size" in capsys.readouterr().err
+
+
+@pytest.fixture
+def release(arguments, tmp_path):
+    """A release of two stages, each with the data of `arguments`; a step has 4 rows, the second stage carries on."""
+    storage = open_storage(str(tmp_path / "run"))
+    writer = TrainingWriter(create_release(storage, {"preset": "none"}))
+    writer.claim(world_size=1, device="cpu", operations={}, environment={})
+    for index, (steps, remainder) in enumerate([(4, "drop"), (5, "carry")]):
+        assert run([*arguments, "--seed", str(index), "--out", str(tmp_path / f"run/data/stage{index}")]) == 0
+        manifest, digest = load_manifest(storage.at(f"data/stage{index}"))
+        stage = Stage(
+            attempt=writer.attempt,
+            step=4 * index,
+            tokens=4 * index * 4 * manifest.predictions,
+            stage=index,
+            name=f"stage{index}",
+            num_steps=steps,
+            data=f"data/stage{index}",
+            chunk_rows=manifest.chunk_rows,
+            batch_rows=4,
+            remainder=remainder,
+            predictions=manifest.predictions,
+            digests=StageDigests(manifest=digest),
+        )
+        writer.stage(stage)
+    return tmp_path / "run"
+
+
+def shown_places(capsys, uri, step, *more):
+    capsys.readouterr()
+    assert run(["data", "show", str(uri), "--step", str(step), "-o", "json", *more]) == 0
+    return [(item["step"], item["chunk"], item["row"]) for item in json.loads(capsys.readouterr().out)]
+
+
+def test_show_takes_the_batch_and_the_stage_from_a_release(release, capsys):
+    assert shown_places(capsys, release, 2) == [(2, 1, row) for row in range(4)]
+    assert shown_places(capsys, release, 6) == [(6, 0, 8), (6, 0, 9), (6, 1, 0), (6, 1, 1)]
+    # The data of a stage inside a release, with steps of its own.
+    assert shown_places(capsys, release / "data/stage1", 2) == [(2, 0, 8), (2, 0, 9), (2, 1, 0), (2, 1, 1)]
+    assert shown_places(capsys, release / "data/stage1", 2, "--batch-size", "2") == [(2, 0, 4), (2, 0, 5)]
+    assert run(["data", "show", str(release), "--step", "9"]) == 2
+    assert "have steps 0 to 8" in capsys.readouterr().err
+
+
+def test_show_refuses_data_that_the_ledger_does_not_name(release, capsys):
+    (release / "data/stage0/manifest.json").write_bytes((release / "data/stage1/manifest.json").read_bytes())
+    assert run(["data", "show", str(release), "--step", "0"]) == 1
+    assert "but the ledger names" in capsys.readouterr().err
 
 
 def test_show_where_nothing_is(tmp_path, capsys):
