@@ -34,10 +34,8 @@ class Remote(Storage):
         self.downloads.append(key)
         self._folder.download(key, path, digest)
 
-    def get(self, key):
-        raise NotImplementedError
 
-    get_range = put = create = list = stat = delete = at = open_parts = get
+Remote.__abstractmethods__ = frozenset()  # nothing else is asked of it
 
 
 @pytest.fixture
