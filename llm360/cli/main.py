@@ -94,8 +94,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         if command is not None and command not in COMMANDS:
             raise InputError(
-                f"there is no command '{command}'{nearest(command, list(COMMANDS))};"
-                f" commands are {', '.join(COMMANDS)}"
+                f"there is no command '{command}'{nearest(command, list(COMMANDS))}; commands are {', '.join(COMMANDS)}"
             )
         args = build_parser(command).parse_args(argv)
         return int(args.run(args))

@@ -142,11 +142,11 @@ def write_mosaicml(job: Job) -> None:
 def open_ours(job: Job) -> Callable[[], Iterator[np.ndarray]]:
     """Start Ray; each turn is one stream with a cache that knows nothing."""
     import ray
-    from llm360_trainer.stream import ShardCache, stream_steps
 
     from llm360.data.manifest import load_manifest
     from llm360.data.order import StageOrder
     from llm360.storage import StorageOptions, open_storage
+    from llm360_trainer.stream import ShardCache, stream_steps
 
     start_ray(ray, job.readers)
     uri = (job.folder / "ours").as_uri()

@@ -17,10 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from llm360_trainer.checkpoint import CheckpointWriter, load_state, merge_parts
-from llm360_trainer.model import Decoder, DecoderConfig, to_hf_name
-from llm360_trainer.optim import OptimizerSettings, build_optimizer, set_learning_rate
-from llm360_trainer.parallel import ParallelSettings, build_model, fill, make_mesh
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -28,6 +24,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from llm360.errors import LLM360Error
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.storage import open_storage
+from llm360_trainer.checkpoint import CheckpointWriter, load_state, merge_parts
+from llm360_trainer.model import Decoder, DecoderConfig, to_hf_name
+from llm360_trainer.optim import OptimizerSettings, build_optimizer, set_learning_rate
+from llm360_trainer.parallel import ParallelSettings, build_model, fill, make_mesh
 
 KINDS = ("exp_avg", "exp_avg_sq")
 

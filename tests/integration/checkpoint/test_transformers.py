@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from llm360.storage import open_storage
 from llm360_trainer.checkpoint import CheckpointWriter
 from llm360_trainer.model import Decoder, DecoderConfig, hf_config, initial_tensor, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
-
-from llm360.storage import open_storage
 
 
 @pytest.mark.slow

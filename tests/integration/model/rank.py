@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+
 from llm360_trainer.model import DecoderConfig
 from llm360_trainer.optim import OptimizerSettings, Schedule, build_optimizer, learning_rate
 from llm360_trainer.parallel import ParallelSettings, build_model, fill_initial, make_mesh, set_deterministic

@@ -58,7 +58,7 @@ class TrainingProcess:
     def __post_init__(self) -> None:
         with self.log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*LLM360, "run", *self.arguments, "--port", "0", "--log-format", "json"],
+                [*LLM360, "run", *self.arguments, "--port", "0", "--log-format", "json", "--log-interval", "0"],
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env={**os.environ, **self.environment},

@@ -10,13 +10,13 @@ import ray
 import ray.train
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llm360_trainer.stream import blocks, stream_steps
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from llm360.data.order import StageOrder
 from llm360.errors import IntegrityError, ObjectNotFoundError
 from llm360.storage import open_storage
+from llm360_trainer.stream import blocks, stream_steps
 
 
 def open_stream(data_set, order, rank=0, world=1, first_step=0, last_step=None, **options):

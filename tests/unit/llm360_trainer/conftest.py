@@ -7,9 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from llm360_trainer.checkpoint import RankPart
-from llm360_trainer.driver.recorder import Recorder, RecorderInput
-from llm360_trainer.train.plan import GroupInfo, StagePlan
 
 from llm360.canonical import sha256_digest
 from llm360.data.manifest import Chunk, DataManifest, Shard, Source, TokenizerInfo
@@ -19,6 +16,9 @@ from llm360.release.create import create_release
 from llm360.release.metrics import StepRecord
 from llm360.spec import ResolvedRun, load_run
 from llm360.storage import open_storage
+from llm360_trainer.checkpoint import RankPart
+from llm360_trainer.driver.recorder import Recorder, RecorderInput
+from llm360_trainer.train.plan import GroupInfo, StagePlan
 
 DIGEST = sha256_digest(b"")
 CHUNK_ROWS = (34, 34)  # batches of 8: 4 steps a chunk, 2 rows left over

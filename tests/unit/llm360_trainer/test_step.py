@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+
 from llm360_trainer.model import DecoderConfig
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
 from llm360_trainer.parallel import ParallelSettings, build_model, fill_initial, make_mesh

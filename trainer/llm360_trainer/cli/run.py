@@ -10,6 +10,7 @@ import traceback
 
 from llm360.errors import LLM360Error
 from llm360.spec import load_run
+from llm360_trainer.driver.progress import LOG_INTERVAL_SECONDS
 from llm360_trainer.driver.service import DEFAULT_PORT
 
 EXAMPLES = """\
@@ -52,6 +53,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: a bar on a terminal, lines of text otherwise (default: %(default)s)",
     )
+    add(
+        "--log-interval",
+        type=float,
+        default=LOG_INTERVAL_SECONDS,
+        metavar="SECONDS",
+        help="least time between the lines of two steps in a log; 0: every step (default: %(default)s)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -62,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         # Imported here: torch and Ray take seconds, which a mistyped field should not have to wait for.
         from llm360_trainer.driver.launch import LaunchOptions, launch
 
-        outcome = launch(resolved, LaunchOptions(args.address, args.host, args.port, args.log_format))
+        options = LaunchOptions(args.address, args.host, args.port, args.log_format, args.log_interval)
+        outcome = launch(resolved, options)
     except LLM360Error as error:
         return end(error.exit_code, error.reason, error.message)
     except KeyboardInterrupt as interrupt:

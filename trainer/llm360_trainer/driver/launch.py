@@ -65,12 +65,14 @@ class LaunchOptions:
         host: Address that `/status` and `/metrics` listen on.
         port: Their port; another free one is taken where it is not free.
         log_format: How progress is shown.
+        log_interval: Least seconds between the lines of two steps in a log.
     """
 
     address: str | None
     host: str
     port: int
     log_format: LogFormat
+    log_interval: float
 
 
 def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
@@ -95,7 +97,10 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
     history = open_existing(storage, run)
     if history is not None and history.complete is not None:
         return Outcome(0, "Complete", describe_complete(run, history))
-    with Interruption() as interruption, Progress(run.name, 0, log_format=options.log_format) as progress:
+    with (
+        Interruption() as interruption,
+        Progress(run.name, 0, log_format=options.log_format, interval_seconds=options.log_interval) as progress,
+    ):
         if history is None:
             check_store(storage)
         with RayRuntime(run, options.address, interruption) as runtime:

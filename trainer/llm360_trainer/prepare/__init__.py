@@ -12,8 +12,3 @@ Parts and runs lie in a scratch folder beside the output, each written whole or 
 preparation goes on where it stopped. No step holds more than a block, a run or a shard per core in memory.
 `runner` says where steps run: in this process, or as Ray Data tasks on all cores of a machine or a cluster.
 """
-
-from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
-from llm360_trainer.prepare.recipes import RECIPES, prepare_recipe
-
-__all__ = ["RECIPES", "PrepareSettings", "prepare", "prepare_recipe"]

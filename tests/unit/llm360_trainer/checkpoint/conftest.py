@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from llm360_trainer.model import Decoder, DecoderConfig
-from llm360_trainer.optim import OptimizerSettings, build_optimizer
 
 from llm360.storage import StorageOptions
 from llm360.storage.file import FileStorage
 from llm360.storage.transfer import PartWriter
+from llm360_trainer.model import Decoder, DecoderConfig
+from llm360_trainer.optim import OptimizerSettings, build_optimizer
 
 
 @dataclass

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llm360_trainer.checkpoint.layout import group_label, index_json, plan_groups, state_name
 
 NAMES = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"] + [

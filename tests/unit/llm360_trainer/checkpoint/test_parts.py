@@ -5,10 +5,10 @@ import pickle
 from typing import Any
 
 import pytest
-from llm360_trainer.checkpoint import RankPart, merge_parts
 
 from llm360.errors import LLM360Error
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord
+from llm360_trainer.checkpoint import RankPart, merge_parts
 
 LABELS = ("layer_00000", "layer_00001", "embeddings", "head")
 

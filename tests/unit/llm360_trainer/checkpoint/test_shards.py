@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
-from llm360_trainer.checkpoint.shards import Rows, holders
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from llm360.errors import InputError
+from llm360_trainer.checkpoint.shards import Rows, holders
 
 
 @pytest.fixture

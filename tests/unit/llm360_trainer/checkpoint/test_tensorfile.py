@@ -7,6 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from llm360.errors import IntegrityError, StorageUnavailableError
+from llm360.storage import StorageOptions
+from llm360.storage.file import FileStorage
 from llm360_trainer.checkpoint.tensorfile import (
     LENGTH_BYTES,
     build_header,
@@ -16,12 +22,6 @@ from llm360_trainer.checkpoint.tensorfile import (
     tensor_bytes,
     upload_tensors,
 )
-from safetensors import safe_open
-from safetensors.torch import load_file
-
-from llm360.errors import IntegrityError, StorageUnavailableError
-from llm360.storage import StorageOptions
-from llm360.storage.file import FileStorage
 
 TENSORS = {
     "matrix": torch.arange(35, dtype=torch.float32).reshape(7, 5) / 3,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from llm360_trainer.checkpoint import CheckpointWriter, RankPart, load_state, merge_parts, verify_checkpoint_files
-from llm360_trainer.model import to_hf_name
 
 from llm360.errors import InputError, IntegrityError, LLM360Error, StorageError, StorageUnavailableError
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.storage import Storage, open_storage
+from llm360_trainer.checkpoint import CheckpointWriter, RankPart, load_state, merge_parts, verify_checkpoint_files
+from llm360_trainer.model import to_hf_name
 
 if TYPE_CHECKING:
     from conftest import Training, TroubledStorage

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from llm360_trainer.prepare import runner
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from llm360.cli.main import run
@@ -13,6 +12,7 @@ from llm360.release.create import create_release
 from llm360.release.entries import Stage, StageDigests
 from llm360.release.writer import TrainingWriter
 from llm360.storage import open_storage
+from llm360_trainer.prepare import runner
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from llm360_trainer.driver.progress import BarLines, Progress, RunState
 from rich.console import Console
 
 from llm360.release.metrics import StepRecord
+from llm360_trainer.driver.progress import BarLines, Progress, RunState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llm360_trainer.driver import recorder as module
-from llm360_trainer.driver.recorder import Recorder
-from llm360_trainer.train.plan import Command, GroupInfo
 
 from llm360.release.create import open_release
 from llm360.release.history import History
 from llm360.release.verify import verify
 from llm360.release.writer import TrainingWriter
 from llm360.storage import open_storage
+from llm360_trainer.driver import recorder as module
+from llm360_trainer.driver.recorder import Recorder
+from llm360_trainer.train.plan import Command, GroupInfo
 
 
 def history(store: Path) -> History:

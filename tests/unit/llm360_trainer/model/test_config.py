@@ -1,4 +1,5 @@
 import pytest
+
 from llm360_trainer.model import DecoderConfig, Initializer
 
 SIZES = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_layers": 1}

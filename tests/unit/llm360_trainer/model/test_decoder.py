@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from llm360_trainer.model.decoder import rotate, rotation_table
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from llm360_trainer.model import from_hf_name, hf_config, layer_of, to_hf_name
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from llm360_trainer.model import from_hf_name, hf_config, layer_of, to_hf_name
 
 
 def logits_of(model, ids):

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from llm360_trainer.model import Decoder, Initializer, InitialValues, initial_tensor
 from llm360_trainer.model.initialize import parameter_seed
 

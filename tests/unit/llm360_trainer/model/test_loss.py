@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch.nn import functional
+
 from llm360_trainer.model import loss
 from llm360_trainer.model.loss import weighted_cross_entropy
-from torch.nn import functional
 
 
 @pytest.fixture

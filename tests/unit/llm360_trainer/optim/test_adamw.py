@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from llm360_trainer.model import Decoder, DecoderConfig
 from llm360_trainer.optim import OptimizerSettings, build_optimizer, set_finished_steps, set_learning_rate
 

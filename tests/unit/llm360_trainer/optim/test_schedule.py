@@ -1,4 +1,5 @@
 import pytest
+
 from llm360_trainer.optim import Schedule, learning_rate
 
 AMBER = Schedule("cosine", peak=3e-4, end=3e-5, warmup_steps=2000, total_steps=274_320)

@@ -1,5 +1,6 @@
 import pytest
 import torch.distributed as dist
+
 from llm360_trainer.model import DecoderConfig
 from llm360_trainer.parallel import make_mesh
 

@@ -1,4 +1,5 @@
 import pytest
+
 from llm360_trainer.parallel import make_mesh
 
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from llm360_trainer.model import Decoder, initial_tensor
-from llm360_trainer.parallel import ParallelSettings, build_model, fill, fill_initial
 from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from llm360_trainer.model import Decoder, initial_tensor
+from llm360_trainer.parallel import ParallelSettings, build_model, fill, fill_initial
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from llm360.storage import open_storage
 from llm360_trainer.prepare.inputs import parse_source
 from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
 from llm360_trainer.prepare.runner import InProcess
 from llm360_trainer.prepare.tokenize import train_tokenizer
-
-from llm360.storage import open_storage
 
 # How long an example takes says nothing on a machine that is busy.
 settings.register_profile("no-deadline", deadline=None)

@@ -2,12 +2,12 @@ import gzip
 import json
 
 import pytest
-from llm360_trainer.prepare.amber import ImportSettings, import_amber, parse_row
 
 from llm360.data.rows import Span, read_rows
 from llm360.data.verify import verify_data
 from llm360.errors import InputError
 from llm360.storage import open_storage
+from llm360_trainer.prepare.amber import ImportSettings, import_amber, parse_row
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llm360_trainer.prepare.documents import read_piece
-from llm360_trainer.prepare.inputs import SourceSpec, check_sources, digest_files, find_files, parse_source, plan_splits
 
 from llm360.errors import InputError
+from llm360_trainer.prepare.documents import read_piece
+from llm360_trainer.prepare.inputs import SourceSpec, check_sources, digest_files, find_files, parse_source, plan_splits
 
 
 @pytest.mark.parametrize(

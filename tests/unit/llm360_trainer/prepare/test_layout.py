@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llm360_trainer.prepare.layout import SHARD_BYTES, Layout, apportion, plan_layout, plan_shard_rows
 
 from llm360.errors import InputError
+from llm360_trainer.prepare.layout import SHARD_BYTES, Layout, apportion, plan_layout, plan_shard_rows
 
 WEIGHTS = st.fractions(min_value=Fraction(1, 50), max_value=20, max_denominator=50)
 SOURCES = st.lists(st.tuples(st.integers(1, 5000), WEIGHTS), min_size=1, max_size=5)

@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llm360_trainer.prepare.packing import cut_rows, whole_row_spans
 
 

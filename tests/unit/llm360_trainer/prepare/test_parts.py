@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llm360_trainer.prepare.parts import PartId, PartInfo, PartTable, TokenLine, blocks_of, find_parts, write_part
 
 from llm360.errors import LLM360Error
 from llm360.storage import open_storage
+from llm360_trainer.prepare.parts import PartId, PartInfo, PartTable, TokenLine, blocks_of, find_parts, write_part
 
 
 @pytest.fixture

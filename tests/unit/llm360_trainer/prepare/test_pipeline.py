@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llm360_trainer.prepare.publish import differences
-from llm360_trainer.prepare.runner import InProcess
-from llm360_trainer.prepare.tokenize import load_tokenizer
 
 from llm360.data.manifest import load_manifest
 from llm360.data.rows import read_rows
 from llm360.data.verify import verify_data
 from llm360.errors import InputError
+from llm360_trainer.prepare.publish import differences
+from llm360_trainer.prepare.runner import InProcess
+from llm360_trainer.prepare.tokenize import load_tokenizer
 
 DOCUMENTS = {
     "a": [f"document {number} of a" * (number % 4) for number in range(40)],

@@ -1,9 +1,9 @@
 import pytest
-from llm360_trainer.prepare.recipes import LEFT_OUT, RECIPES, Recipe, prepare_recipe, python_code, python_docs
 
 from llm360.data.verify import verify_data
 from llm360.errors import InputError
 from llm360.storage import open_storage
+from llm360_trainer.prepare.recipes import LEFT_OUT, RECIPES, Recipe, prepare_recipe, python_code, python_docs
 
 
 def test_python_carries_enough_text_for_the_small_amber():

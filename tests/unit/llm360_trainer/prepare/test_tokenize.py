@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models
+
+from llm360.errors import InputError
 from llm360_trainer.prepare.tokenize import (
     encode_documents,
     end_of_document,
@@ -14,9 +17,6 @@ from llm360_trainer.prepare.tokenize import (
     train_tokenizer,
     vocabulary_size,
 )
-from tokenizers import AddedToken, Tokenizer, models
-
-from llm360.errors import InputError
 
 
 def word_tokenizer(*special):

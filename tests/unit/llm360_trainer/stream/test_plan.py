@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llm360_trainer.stream.plan import BlockPlan, check_order, plan_blocks, positions
 
 from llm360.data.order import RowRange, StageOrder
 from llm360.errors import InputError
+from llm360_trainer.stream.plan import BlockPlan, check_order, plan_blocks, positions
 
 ROW_BYTES = 5 * 2
 

@@ -5,11 +5,11 @@ import os
 import stat
 
 import pytest
-from llm360_trainer.stream.plan import ShardPart
-from llm360_trainer.stream.shards import ShardCache
 
 from llm360.errors import InputError, IntegrityError, ObjectNotFoundError, StorageError
 from llm360.storage import Storage, open_storage
+from llm360_trainer.stream.plan import ShardPart
+from llm360_trainer.stream.shards import ShardCache
 
 
 def part_of(data_set, chunk: int = 0, shard: int = 0) -> ShardPart:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 import pytest
-from llm360_trainer.stream.plan import plan_blocks
-from llm360_trainer.stream.shards import ShardCache
-from llm360_trainer.stream.source import RowFormat, RowsDatasource, read_block
 
 from llm360.errors import IntegrityError
 from llm360.storage import StorageOptions
+from llm360_trainer.stream.plan import plan_blocks
+from llm360_trainer.stream.shards import ShardCache
+from llm360_trainer.stream.source import RowFormat, RowsDatasource, read_block
 
 FORMAT = RowFormat(5, "uint16", has_loss_mask=True)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm360_trainer.stream.plan import plan_blocks
-from llm360_trainer.stream.shards import ShardCache
-from llm360_trainer.stream.source import RowFormat, read_block
-from llm360_trainer.stream.steps import StepStream, check_positions, stream_steps
 
 from llm360.data.order import RowRange, StageOrder
 from llm360.errors import InputError, IntegrityError
 from llm360.storage import StorageOptions
+from llm360_trainer.stream.plan import plan_blocks
+from llm360_trainer.stream.shards import ShardCache
+from llm360_trainer.stream.source import RowFormat, read_block
+from llm360_trainer.stream.steps import StepStream, check_positions, stream_steps
 
 FORMAT = RowFormat(5, "uint16", has_loss_mask=True)
 
