@@ -9,6 +9,7 @@ LLM360Error                     exit 1   something failed; the sentence says wha
 │   ├── ObjectNotFoundError     exit 1   the key does not exist
 │   ├── ObjectExistsError       exit 1   a conditional create found the key taken
 │   └── StorageUnavailableError exit 1   no answer after all retries; later it may work
+├── StoreUnusableError          exit 2   a store that only its user can repair; InputError and StorageError both
 └── IntegrityError              exit 1   bytes are not those that the ledger or a manifest names
 
 A message says what is wrong, the value found, what is allowed and what to do. `reason` is the CamelCase
@@ -94,6 +95,14 @@ class StorageUnavailableError(StorageError):
     """No usable answer after all retries: the store is down, or out of reach."""
 
     default_reason = "StorageUnavailable"
+
+
+class StoreUnusableError(InputError, StorageError):
+    """The store refuses for a cause that only the user can remove; trying again changes nothing.
+
+    `reason` is one of BucketMissing, CredentialsRefused, CertificateRefused, WrongRegion, NotWritable, NotReadable,
+    DiskFull, NotADirectory, ReadOnly, ConditionalCreateUnsupported, InvalidKey, InvalidStorageUri.
+    """
 
 
 class IntegrityError(LLM360Error):

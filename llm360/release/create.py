@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llm360.canonical import canonical_json, sha256_digest
@@ -13,6 +13,7 @@ from llm360.release.entries import ConfigDigests, EntryDraft, Genesis
 from llm360.release.history import History
 from llm360.release.layout import PROBE_KEY, config_key
 from llm360.release.ledger import Ledger
+from llm360.spec.identity import identity_changes
 from llm360.storage.base import Storage
 from llm360.storage.probe import probe_conditional_create
 
@@ -86,33 +87,12 @@ def check_config(ledger: Ledger, config: Mapping[str, Any]) -> None:
     stored = ledger.history().config_digest
     if stored == digest:
         return
-    differences = list(differing_fields(load_config(ledger.storage, stored), dict(config)))
+    differences = identity_changes(load_config(ledger.storage, stored), config)
     raise InputError(
         f"{ledger.storage.uri} holds a run whose identity differs from the one given: {'; '.join(differences)}."
         " What a run is cannot change after its start: restore these fields, or start a new run in another place",
         reason="IdentityChanged",
     )
-
-
-def differing_fields(stored: Any, given: Any, path: str = "") -> Iterator[str]:
-    """One phrase for every field whose value differs."""
-    if isinstance(stored, dict) and isinstance(given, dict):
-        for name in sorted(stored.keys() | given.keys()):
-            yield from differing_fields(
-                stored.get(name, _ABSENT), given.get(name, _ABSENT), f"{path}.{name}" if path else name
-            )
-    elif stored != given:
-        yield f"{path} is {_short(given)}, started with {_short(stored)}"
-
-
-_ABSENT = object()
-
-
-def _short(value: Any) -> str:
-    if value is _ABSENT:
-        return "absent"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 class _AlreadyStarted(Exception):  # noqa: N818  (not an error: another creator was first)

@@ -32,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 from llm360.data.verify import verify_data
-from llm360.errors import InputError, IntegrityError
+from llm360.errors import InputError, IntegrityError, StoreUnusableError
 from llm360.release import byte_checks, chain_checks
 from llm360.release.byte_checks import Fault, guarded
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord
@@ -43,7 +43,6 @@ from llm360.release.layout import LEDGER_PREFIX, config_key, environment_key, le
 from llm360.release.ledger import Ledger, check_link, find_head, read_entry
 from llm360.release.verify_report import Check, VerifyReport
 from llm360.storage.base import Storage
-from llm360.storage.errors import StoreUnusableError
 from llm360.storage.open import open_storage
 
 Extent = Literal["all", "latest", "none"]

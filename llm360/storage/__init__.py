@@ -1,7 +1,7 @@
 """Objects in a bucket, a folder or behind a web server, behind one small interface (see `base`)."""
 
+from llm360.errors import StoreUnusableError
 from llm360.storage.base import ObjectInfo, Storage, StorageOptions, UnfinishedWrite
-from llm360.storage.errors import StoreUnusableError
 from llm360.storage.open import normalize_uri, open_storage
 from llm360.storage.probe import probe_conditional_create
 from llm360.storage.retry import wait_until_available

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from llm360.errors import ObjectNotFoundError
+from llm360.errors import ObjectNotFoundError, StoreUnusableError
 from llm360.storage import transfer
-from llm360.storage.errors import StoreUnusableError
 
 MIB = 1024 * 1024
 

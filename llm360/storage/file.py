@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm360.errors import IntegrityError, ObjectExistsError, ObjectNotFoundError, StorageError
+from llm360.errors import IntegrityError, ObjectExistsError, ObjectNotFoundError, StorageError, StoreUnusableError
 from llm360.storage import local, transfer
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
-from llm360.storage.errors import StoreUnusableError
 
 # What `link` answers where the file system has no hard links.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

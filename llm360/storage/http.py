@@ -18,10 +18,9 @@ import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
 from llm360 import __version__
-from llm360.errors import LLM360Error, ObjectNotFoundError, StorageError, StorageUnavailableError
+from llm360.errors import LLM360Error, ObjectNotFoundError, StorageError, StorageUnavailableError, StoreUnusableError
 from llm360.storage import transfer
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
-from llm360.storage.errors import StoreUnusableError
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
 

@@ -14,8 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm360.errors import StorageError
-from llm360.storage.errors import StoreUnusableError
+from llm360.errors import StorageError, StoreUnusableError
 
 TEMPORARY_PREFIX = ".llm360-tmp-"
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from llm360.errors import StoreUnusableError
 from llm360.storage.base import Storage, StorageOptions
-from llm360.storage.errors import StoreUnusableError
 from llm360.storage.file import FileStorage
 
 FORMS = "s3://bucket/prefix, file:///folder, a folder's path, or (to read only) http(s)://host/path"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 
-from llm360.errors import ObjectExistsError, StorageError
+from llm360.errors import ObjectExistsError, StorageError, StoreUnusableError
 from llm360.storage.base import Storage
-from llm360.storage.errors import StoreUnusableError
 
 
 def probe_conditional_create(storage: Storage, key: str) -> None:

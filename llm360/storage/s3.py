@@ -24,9 +24,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 
 from llm360 import __version__
 from llm360.canonical import DIGEST_PREFIX
-from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError
+from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, StoreUnusableError
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
-from llm360.storage.errors import StoreUnusableError
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
 from llm360.storage.s3_errors import ConflictError, NotImplementedByStoreError, Place, UploadGoneError, explain

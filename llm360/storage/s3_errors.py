@@ -7,9 +7,15 @@ from typing import NamedTuple
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
 
-from llm360.errors import IntegrityError, LLM360Error, ObjectExistsError, ObjectNotFoundError, StorageError
+from llm360.errors import (
+    IntegrityError,
+    LLM360Error,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+    StoreUnusableError,
+)
 from llm360.errors import StorageUnavailableError as Unavailable
-from llm360.storage.errors import StoreUnusableError
 
 REFUSED = {
     "403",
