@@ -16,7 +16,7 @@ from llm360.errors import InputError
 from llm360_trainer.prepare.permutation import Permutation
 
 # Most bytes of ids in a shard: what one core holds in memory while it writes, and what a reader fetches at most.
-SHARD_BYTES = 64 * 2**20
+SHARD_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)

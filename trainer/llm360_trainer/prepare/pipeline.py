@@ -52,7 +52,7 @@ from llm360_trainer.prepare.tokenize import (
 # Characters of a block: about a second of one core's work.
 BLOCK_CHARS = 2 * 2**20
 # Bytes of ids in a run: what one core holds in memory while it sorts.
-RUN_BYTES = 64 * 2**20
+RUN_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
