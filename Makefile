@@ -37,7 +37,12 @@ test: lint  ## everything; FAST=1 leaves out what needs servers and more than a 
 	$(VENV)/bin/pytest $(if $(FAST),tests/unit -m "not slow",tests)
 
 bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer in the same run
-	@for script in tests/benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
+	$(VENV)/bin/python tests/benchmarks/help.py
+	$(VENV)/bin/python tests/benchmarks/data_path.py
+	$(VENV)/bin/python tests/benchmarks/prepare.py speed
+	$(VENV)/bin/python tests/benchmarks/prepare.py memory
+	$(VENV)/bin/python tests/benchmarks/checkpoint.py
+	$(VENV)/bin/python tests/benchmarks/verify.py
 
 clean:  ## remove the virtual environment and caches (never a run's release)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

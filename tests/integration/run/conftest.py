@@ -103,8 +103,9 @@ class TrainingProcess:
             raise RunTimeoutError(f"no end within {seconds} s:\n{self.log.read_text()[-4000:]}") from None
 
     def kill(self) -> None:
-        """SIGKILL the driver; then wait until all that it started is gone, as a user's next try would."""
+        """SIGKILL the driver, then wait until what it started is gone, but for Ray's agents, which write nothing."""
         children = psutil.Process(self.process.pid).children(recursive=True)
+        children = [child for child in children if not child.name().endswith("Agent")]
         self.process.kill()
         self.process.wait(30)
         _gone, alive = psutil.wait_procs(children, timeout=60)

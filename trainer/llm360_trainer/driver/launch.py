@@ -30,7 +30,7 @@ from llm360.spec import ResolvedRun
 from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.recorder import Outcome, Recorder, RecorderInput, Update
-from llm360_trainer.driver.stages import plan_stages
+from llm360_trainer.driver.stages import check_pinned, plan_stages
 from llm360_trainer.train.plan import StagePlan
 from llm360_trainer.train.worker import WorkerInput, train_worker
 
@@ -105,6 +105,8 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
             check_store(storage)
         with RayRuntime(run, options.address, interruption) as runtime:
             stages = plan_stages(run, storage_options, progress.event, before_preparing=runtime.start)
+            if history is not None:
+                check_pinned(run, history, stages)
             create_release(storage, run.identity())
             progress.set_total(stages[-1].last_step)
             runtime.start()

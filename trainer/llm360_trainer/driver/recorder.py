@@ -22,7 +22,6 @@ from llm360.canonical import sha256_digest
 from llm360.errors import AttemptsExhaustedError, IntegrityError, LLM360Error, ObjectNotFoundError
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.release.create import open_release
-from llm360.release.entries import Stage, StageDigests
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.layout import manifest_key
 from llm360.release.metrics import StepRecord, write_segment
@@ -35,6 +34,7 @@ from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
 from llm360_trainer.driver.metrics import RunMetrics
 from llm360_trainer.driver.service import StatusService
+from llm360_trainer.driver.stages import stage_entry
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan
 
 METRICS_SECONDS = 300.0
@@ -309,8 +309,8 @@ class Recorder:
         self._attempts += 1
         self._metrics.attempts.inc()
         self._metrics.attempt.set(writer.attempt)
-        for index, stage in enumerate(self._given.stages):
-            writer.stage(stage_entry(self._run, index, stage, writer.attempt))
+        for stage in self._given.stages:
+            writer.stage(stage_entry(self._run, stage, writer.attempt))
         plan = self._plan()
         start = f"step {plan.first_step}" if plan.resume else "the beginning"
         self._say(f"attempt {plan.attempt} starts from {start} on {group.world_size} workers", attempt=plan.attempt)
@@ -447,21 +447,3 @@ class Recorder:
             if self._outcome is None:
                 self._outcome = outcome
         self._over.set()
-
-
-def stage_entry(run: ResolvedRun, index: int, stage: StagePlan, attempt: int) -> Stage:
-    """The ledger's entry that pins a stage."""
-    return Stage(
-        attempt=attempt,
-        step=stage.first_step,
-        tokens=stage.first_tokens,
-        stage=index,
-        name=run.stages[index].name,
-        num_steps=stage.num_steps,
-        data=stage.data_uri.removeprefix(run.store + "/"),
-        chunk_rows=stage.order.chunk_rows,
-        batch_rows=stage.order.batch_rows,
-        remainder=stage.order.remainder,
-        predictions=stage.manifest.predictions,
-        digests=StageDigests(manifest=stage.manifest_digest),
-    )

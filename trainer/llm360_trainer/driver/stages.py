@@ -5,13 +5,16 @@ Everything that can be refused is refused here, before an attempt is claimed and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from llm360.canonical import sha256_digest
 from llm360.data.manifest import DataManifest, load_manifest
 from llm360.data.order import StageOrder
-from llm360.errors import InputError
+from llm360.errors import InputError, ObjectNotFoundError
+from llm360.release.entries import Stage, StageDigests
+from llm360.release.history import History
+from llm360.release.writer import check_stage
 from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.recipes import prepare_recipe
@@ -140,11 +143,18 @@ def read_tokenizer(storage: Storage, manifest: DataManifest) -> bytes | None:
     """The tokenizer.json beside the data, for the model folder; None where the data has none.
 
     Raises:
-        InputError: it is not the one that made the data.
+        InputError: it is missing, or not the one that made the data.
     """
     if manifest.tokenizer.key is None:
         return None
-    data = storage.get(manifest.tokenizer.key)
+    try:
+        data = storage.get(manifest.tokenizer.key)
+    except ObjectNotFoundError as error:
+        raise InputError(
+            f"the tokenizer {storage.uri}/{manifest.tokenizer.key}, which the data's manifest names, does not exist;"
+            " put the one that made the data back, or prepare the data again",
+            reason="TokenizerMissing",
+        ) from error
     if (digest := sha256_digest(data)) != manifest.tokenizer.digest:
         raise InputError(
             f"{storage.uri}/{manifest.tokenizer.key} has digest {digest}, but the data's manifest names"
@@ -152,6 +162,34 @@ def read_tokenizer(storage: Storage, manifest: DataManifest) -> bytes | None:
             reason="TokenizerDiffers",
         )
     return data
+
+
+def check_pinned(run: ResolvedRun, history: History, plans: Sequence[StagePlan]) -> None:
+    """Compare the stages with those that the run began with.
+
+    Raises:
+        InputError: reason DataChanged: the data or its order is another; names what differs.
+    """
+    for pinned in history.stages:
+        check_stage(pinned, stage_entry(run, plans[pinned.stage], pinned.attempt))
+
+
+def stage_entry(run: ResolvedRun, plan: StagePlan, attempt: int) -> Stage:
+    """The ledger's entry that pins a stage."""
+    return Stage(
+        attempt=attempt,
+        step=plan.first_step,
+        tokens=plan.first_tokens,
+        stage=plan.index,
+        name=run.stages[plan.index].name,
+        num_steps=plan.num_steps,
+        data=plan.data_uri.removeprefix(run.store + "/"),
+        chunk_rows=plan.order.chunk_rows,
+        batch_rows=plan.order.batch_rows,
+        remainder=plan.order.remainder,
+        predictions=plan.manifest.predictions,
+        digests=StageDigests(manifest=plan.manifest_digest),
+    )
 
 
 def check_tokenizers(plans: list[StagePlan]) -> None:

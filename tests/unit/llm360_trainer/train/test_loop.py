@@ -1,0 +1,185 @@
+"""The loop of one attempt, with a step function that can be told to come out non-finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from llm360.release.create import open_release
+from llm360.release.metrics import run_table
+from llm360.release.verify import verify
+from llm360.storage import StorageOptions, open_storage
+from llm360_trainer.model import DecoderConfig
+from llm360_trainer.step import StepResult
+from llm360_trainer.stream import StepRows
+from llm360_trainer.train import loop as module
+from llm360_trainer.train.loop import LeaveLoop, Loop
+from llm360_trainer.train.plan import AttemptPlan, Command, StagePlan
+
+
+class FakeWriter:
+    """Writes nothing; its parts are there at once."""
+
+    def __init__(self, make_part: Callable[[int], Any]) -> None:
+        self._make_part = make_part
+        self._parts: list[Any] = []
+
+    def start(self, step: int, *_: Any) -> float:
+        self._parts.append(self._make_part(step))
+        return 0.25
+
+    def poll(self) -> list[Any]:
+        parts, self._parts = self._parts, []
+        return parts
+
+    wait = poll
+
+
+class FakeStep:
+    """Remembers which steps updated the weights; those in `poisoned` come out with a NaN."""
+
+    def __init__(self, poisoned: set[int]) -> None:
+        self.poisoned = poisoned
+        self.updates: list[int] = []
+
+    def __call__(
+        self, ids: Any, mask: Any, source: Any, *, finished_steps: int, learning_rate: float, flags: Any
+    ) -> Any:
+        finite = finished_steps not in self.poisoned
+        if finite:
+            self.updates.append(finished_steps)
+        loss = 6.0 if finite else math.nan
+        return StepResult(finite, 2048 * loss, 2048, (2048 * loss, 0.0), (2048, 0), loss, tuple(flags))
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def fake_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without content, of the steps that the loop asks for."""
+
+    @contextmanager
+    def stream(*_: Any, first_step: int, last_step: int, skip: set[int], **__: Any) -> Iterator[Iterator[StepRows]]:
+        ids, source = np.zeros((8, 257), np.uint16), np.zeros(8, np.uint16)
+        yield (StepRows(step, ids, None, source, 0.5) for step in range(first_step, last_step) if step not in skip)
+
+    monkeypatch.setattr(module, "stream_steps", stream)
+
+
+@pytest.fixture
+def make_loop(one_rank: None, fake_stream: None, stage: StagePlan, make_part: Any) -> Callable[..., Loop]:
+    def make(run: Any, recorder: Any, step: FakeStep) -> Loop:
+        return Loop(
+            run=run,
+            stages=(stage,),
+            rank=0,
+            world=1,
+            config=DecoderConfig(8, 4, 4, 1, 1, 1, 4),
+            model=None,  # type: ignore[arg-type]
+            optimizer=None,  # type: ignore[arg-type]
+            step_of={0: step},  # type: ignore[dict-item]
+            writer=FakeWriter(make_part),  # type: ignore[arg-type]
+            recorder=recorder,
+            options=StorageOptions(),
+            device=torch.device("cpu"),
+        )
+
+    return make
+
+
+def table(store: Path) -> dict[str, list[Any]]:
+    storage = open_storage(str(store))
+    return run_table(storage, open_release(storage).history()).to_pydict()
+
+
+def test_all_steps_and_checkpoints_in_their_order(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path
+) -> None:
+    run = make_run("checkpoints.resumeEvery=3")
+    recorder, step = start_recorder(run), FakeStep(set())
+    make_loop(run, recorder, step).run_attempt(recorder.begin_attempt(group))
+    recorder.finish()
+    assert step.updates == list(range(8))
+    records = table(store)
+    assert records["step"] == list(range(1, 9))
+    assert records["learning_rate"][:3] == [0.0, 0.0015, 0.003]
+    assert records["data_wait_seconds"] == [0.5] * 8
+    assert records["checkpoint_stall_seconds"] == [0.25, 0, 0, 0.25, 0.25, 0, 0.25, 0]
+    history = open_release(open_storage(str(store))).history()
+    assert [(c.step, c.body.published) for c in history.branch] == [
+        (0, True),
+        (3, False),
+        (4, True),
+        (6, False),
+        (8, True),
+    ]
+
+
+def test_skip_leaves_the_weights_and_goes_on(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path
+) -> None:
+    run = make_run("recovery.nonFinite=skip")
+    recorder, step = start_recorder(run), FakeStep({5})
+    make_loop(run, recorder, step).run_attempt(recorder.begin_attempt(group))
+    recorder.finish()
+    assert step.updates == [0, 1, 2, 3, 4, 6, 7]
+    assert table(store)["skipped"] == [False] * 5 + [True] + [False] * 2
+    assert verify(open_storage(str(store)), bytes="none").ok
+
+
+def test_rewind_goes_back_and_leaves_the_step_out(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path
+) -> None:
+    run = make_run("recovery.nonFinite=rewind")
+    recorder, step = start_recorder(run), FakeStep({6})
+    loop = make_loop(run, recorder, step)
+    with pytest.raises(LeaveLoop) as left:
+        loop.run_attempt(recorder.begin_attempt(group))
+    assert (left.value.command, left.value.step) == (Command.REWIND, 6)
+    plan: AttemptPlan = recorder.rewind(6, left.value.problem)
+    assert plan.first_step == 4
+    step.poisoned = set()
+    loop.run_attempt(plan)
+    recorder.finish()
+    assert step.updates == [0, 1, 2, 3, 4, 5, 4, 5, 7], "step 6 is neither read nor trained on"
+    records = table(store)
+    assert records["step"] == list(range(1, 9))
+    assert math.isnan(records["loss"][6])
+    assert verify(open_storage(str(store)), bytes="none").ok
+
+
+def test_halt_stops_all_ranks(make_run: Any, start_recorder: Any, group: Any, make_loop: Any) -> None:
+    run = make_run("recovery.nonFinite=halt")
+    recorder, step = start_recorder(run), FakeStep({2})
+    with pytest.raises(LeaveLoop) as left:
+        make_loop(run, recorder, step).run_attempt(recorder.begin_attempt(group))
+    assert left.value.command is Command.STOP
+    assert step.updates == [0, 1]
+    assert recorder.drain().outcome.exit_code == 4
+
+
+def test_a_wish_to_stop_is_obeyed_at_the_next_step(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any
+) -> None:
+    run = make_run()
+    recorder, step = start_recorder(run), FakeStep(set())
+    plan = recorder.begin_attempt(group)
+    recorder.stop(130, "Interrupted", "interrupted")
+    with pytest.raises(LeaveLoop) as left:
+        make_loop(run, recorder, step).run_attempt(plan)
+    assert left.value.command is Command.STOP
+    assert step.updates == [0, 1], "the wish travels with the step after the one whose record brought it"
