@@ -17,7 +17,8 @@ from llm360.release.metrics import StepRecord
 from llm360.spec import ResolvedRun, load_run
 from llm360.storage import open_storage
 from llm360_trainer.checkpoint import RankPart
-from llm360_trainer.driver.recorder import Recorder, RecorderInput
+from llm360_trainer.driver.messages import RecorderInput
+from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.train.plan import GroupInfo, StagePlan
 
 DIGEST = sha256_digest(b"")

@@ -28,8 +28,9 @@ from llm360.release.layout import PROBE_KEY
 from llm360.release.ledger import Ledger
 from llm360.spec import ResolvedRun
 from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
+from llm360_trainer.driver.messages import Outcome, RecorderInput, Update
 from llm360_trainer.driver.progress import LogFormat, Progress
-from llm360_trainer.driver.recorder import Outcome, Recorder, RecorderInput, Update
+from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.driver.stages import check_pinned, plan_stages
 from llm360_trainer.train.plan import StagePlan
 from llm360_trainer.train.worker import WorkerInput, train_worker

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llm360.canonical import sha256_digest
@@ -28,13 +27,15 @@ from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
 from llm360.spec import ResolvedRun, resolved_from_json
-from llm360.storage import StorageOptions, open_storage, wait_until_available
+from llm360.storage import open_storage, wait_until_available
 from llm360_trainer.checkpoint import RankPart, merge_parts
 from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
+from llm360_trainer.driver.messages import Event, Outcome, RecorderInput, Update
 from llm360_trainer.driver.metrics import RunMetrics
 from llm360_trainer.driver.service import StatusService
 from llm360_trainer.driver.stages import stage_entry
+from llm360_trainer.driver.status import run_status
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan
 
 METRICS_SECONDS = 300.0
@@ -44,52 +45,6 @@ FENCE_SECONDS = 5.0
 """How often the ledger is looked at for a newer attempt; the ledger's contract asks for at least every 10 s."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RecorderInput:
-    """What the driver gives to the recorder.
-
-    Attributes:
-        run_json: The resolved run, canonical JSON.
-        stages: All stages, their data committed.
-        options: How storage is reached.
-        host: Address that `/status` and `/metrics` listen on.
-        port: Their port; 0 takes a free one.
-    """
-
-    run_json: bytes
-    stages: tuple[StagePlan, ...]
-    options: StorageOptions
-    host: str
-    port: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the run ended for this driver."""
-
-    exit_code: int
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that a person should see."""
-
-    text: str
-    checkpoint: str | None = None
-    attempt: int | None = None
-
-
-@dataclass
-class Update:
-    """What happened since the driver last asked."""
-
-    records: list[StepRecord] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    outcome: Outcome | None = None
 
 
 class Recorder:
@@ -111,6 +66,7 @@ class Recorder:
         self._outcome: Outcome | None = None
         self._over = threading.Event()
         self._pending: list[StepRecord] = []
+        self._batch: list[StepRecord] = []
         self._parts: dict[int, list[RankPart]] = {}
         self._world = 0
         self._last_record: StepRecord | None = None
@@ -126,7 +82,8 @@ class Recorder:
 
     def begin_attempt(self, group: GroupInfo) -> AttemptPlan | None:
         """Claim an attempt for a worker group that has just started; None where it has nothing to do."""
-        return self._commit_now(lambda: self._begin(group))
+        writer = TrainingWriter(self._ledger)
+        return self._commit_now(lambda: self._begin(writer, group))
 
     def fall_back(self, refused: str, problem: str) -> AttemptPlan | None:
         """Record that a checkpoint does not verify, and plan from the newest before it."""
@@ -250,36 +207,12 @@ class Recorder:
         """The run's status as `/status` shows it; fields as in the resource's status."""
         with self._lock:
             record, outcome = self._last_record, self._outcome
-        history, total = self._known, self._given.stages[-1].last_step
-        head = history.head
-        seconds_left = (total - record.step) * record.step_seconds if record else None
-        return {
-            "run": self._run.name,
-            "phase": "Training" if outcome is None else "Succeeded" if outcome.exit_code == 0 else "Stopped",
-            "reason": outcome.reason if outcome else "",
-            "message": outcome.message if outcome else self._failure,
-            "configDigest": history.config_digest,
-            "attempt": history.attempt,
-            "step": record.step if record else history.resume_point().step,
-            "totalSteps": total,
-            "tokens": record.tokens if record else history.resume_point().tokens,
-            "loss": record.loss if record and record.loss == record.loss else None,
-            "tokensPerSecond": record.tokens_per_second if record else None,
-            "mfu": record.mfu if record else None,
-            "checkpoints": [
-                {"step": c.step, "labels": list(c.body.labels), "modelDigest": c.body.digests.model}
-                for c in history.branch
-                if c.body.published
-            ],
-            "startTime": history.entries[0].time if head else None,
-            "estimatedSecondsLeft": seconds_left,
-            "ledgerHead": head.name if head else None,
-            "ledgerSequence": head.seq if head else None,
-        }
+        total_steps = self._given.stages[-1].last_step
+        return run_status(self._run.name, total_steps, self._known, record, outcome, self._failure)
 
     # -- commits, all in one thread ------------------------------------------------------------------------
 
-    def _begin(self, group: GroupInfo) -> AttemptPlan | None:
+    def _begin(self, writer: TrainingWriter, group: GroupInfo) -> AttemptPlan | None:
         if self._writer is not None:
             self._commit_metrics()
             self._over.wait(self._run.spec.recovery.backoff_seconds)
@@ -297,7 +230,6 @@ class Recorder:
                 f"{self._attempts} attempts ended without a new checkpoint, as many as recovery.maxAttempts allows;"
                 f" the last failure was: {self._failure or 'a worker process died'}"
             )
-        writer = TrainingWriter(self._ledger)
         operations = self._run.operations()
         writer.claim(
             world_size=group.world_size,
@@ -305,10 +237,11 @@ class Recorder:
             operations=operations,
             environment=describe_environment(group, operations, spec.cluster.image),
         )
-        self._writer = writer
-        self._attempts += 1
-        self._metrics.attempts.inc()
-        self._metrics.attempt.set(writer.attempt)
+        if self._writer is not writer:  # not yet counted: the store may have gone away further down
+            self._writer = writer
+            self._attempts += 1
+            self._metrics.attempts.inc()
+            self._metrics.attempt.set(writer.attempt)
         for stage in self._given.stages:
             writer.stage(stage_entry(self._run, stage, writer.attempt))
         plan = self._plan()
@@ -351,14 +284,19 @@ class Recorder:
 
     def _commit_metrics(self, last_step: int | None = None) -> None:
         """Commit the records kept in memory, up to `last_step`; they stay in memory until that has succeeded."""
+        while batch := self._next_batch(last_step):
+            self._claimed().metrics(batch[0].step, batch[-1].step, batch[-1].tokens, write_segment(batch))
+            with self._lock:
+                del self._pending[: len(batch)]
+                self._batch = []
+            self._note_head()
+
+    def _next_batch(self, last_step: int | None) -> list[StepRecord]:
+        """The next segment's records. One whose answer was lost is tried again as it was, so that it counts once."""
         with self._lock:
-            records = [record for record in self._pending if last_step is None or record.step <= last_step]
-        if not records:
-            return
-        self._claimed().metrics(records[0].step, records[-1].step, records[-1].tokens, write_segment(records))
-        with self._lock:
-            del self._pending[: len(records)]
-        self._note_head()
+            if not self._batch:
+                self._batch = [record for record in self._pending if last_step is None or record.step <= last_step]
+            return self._batch
 
     def _commit_checkpoint(self, parts: list[RankPart]) -> None:
         step = parts[0].step

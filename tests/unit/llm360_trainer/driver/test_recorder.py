@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llm360.errors import StorageUnavailableError
 from llm360.release.create import open_release
 from llm360.release.history import History
 from llm360.release.verify import verify
@@ -230,3 +231,24 @@ def test_status_and_metrics_are_served_even_where_the_port_is_taken(
         other = Recorder(type(given)(given.run_json, given.stages, given.options, given.host, taken.getsockname()[1]))
         assert other.port() != taken.getsockname()[1]
         other.close()
+
+
+def test_a_segment_whose_answer_was_lost_is_committed_once(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    storage = recorder._ledger.storage
+    create = storage.create
+
+    def lose_the_answer(key: str, data: bytes) -> None:
+        create(key, data)
+        monkeypatch.setattr(storage, "create", create)
+        recorder.record_step(make_record(2))  # training goes on meanwhile
+        raise StorageUnavailableError("no answer")
+
+    recorder.record_step(make_record(1))
+    monkeypatch.setattr(storage, "create", lose_the_answer)
+    recorder.flush()
+    segments = history(store).branch_segments(1, 2)
+    assert [(segment.first_step, segment.last_step) for segment in segments] == [(1, 1), (2, 2)]
