@@ -218,6 +218,12 @@ def wait_until_ready(server: S3Server) -> None:
             return
 
 
+@pytest.fixture(scope="session", name="free_ports")
+def free_ports_fixture() -> Callable[[int], list[int]]:
+    """Finds ports that nobody listens on."""
+    return free_ports
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on; held open together, so that they differ."""
     with contextlib.ExitStack() as stack:

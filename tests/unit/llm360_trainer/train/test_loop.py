@@ -116,7 +116,7 @@ def test_all_steps_and_checkpoints_in_their_order(
     assert step.updates == list(range(8))
     records = table(store)
     assert records["step"] == list(range(1, 9))
-    assert records["learning_rate"][:3] == [0.0, 0.0015, 0.003]
+    assert records["learning_rate"][:3] == [0.0, 0.001, 0.002]
     assert records["data_wait_seconds"] == [0.5] * 8
     assert records["checkpoint_stall_seconds"] == [0.25, 0, 0, 0.25, 0.25, 0, 0.25, 0]
     history = open_release(open_storage(str(store))).history()

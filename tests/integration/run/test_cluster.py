@@ -1,0 +1,60 @@
+"""`--address`: a Ray cluster that is already there is used, and is still there afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+START_SECONDS = 120.0
+
+
+@pytest.fixture
+def ray_cluster(free_ports: Any, tmp_path: Path) -> Iterator[str]:
+    """A Ray of one node, as `ray start` makes it; its address."""
+    port, client_port = free_ports(2)
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={port}", f"--ray-client-server-port={client_port}"]
+    command += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+    log = tmp_path / "ray.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
+    end = time.monotonic() + START_SECONDS
+    while "Ray runtime started" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, f"Ray did not start in {START_SECONDS} s:\n{log.read_text()}"
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    children = psutil.Process(process.pid).children(recursive=True)
+    for child in [*children, process]:
+        child.kill()
+    process.wait(30)
+    psutil.wait_procs(children, timeout=30)
+
+
+def test_a_run_on_a_cluster_has_the_bits_of_a_local_one(
+    undisturbed: Any,
+    prepared_store: Path,
+    spec_file: Path,
+    train: Any,
+    ray_cluster: str,
+    read_history: Any,
+    bits_of: Any,
+) -> None:
+    assert train(spec_file, "--store", prepared_store, "--address", ray_cluster).end() == 0
+    assert bits_of(read_history(prepared_store)) == bits_of(undisturbed.history)
+
+
+def test_no_cluster_at_the_address(prepared_store: Path, spec_file: Path, train: Any) -> None:
+    run = train(spec_file, "--store", prepared_store, "--address", "127.0.0.1:1")
+    assert run.end() == 2
+    assert run.last_line()["reason"] == "RayUnreachable"
