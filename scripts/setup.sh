@@ -39,5 +39,10 @@ else
     fi
 fi
 
+# Machines behind a proxy with a certificate of its own know it here; where this file is missing uv's own list serves.
+if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
+    export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
+fi
+
 say "installing the locked packages (the first time takes a minute or more)"
 "$uv" sync --frozen --quiet --python "$python" "$@"
