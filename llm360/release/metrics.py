@@ -67,7 +67,7 @@ class StepRecord:
         attempt: The attempt that made it.
         stage: Index of the data stage it read, from 0.
         time: When it finished, in UTC.
-        tokens: Predictions trained on since the run began, this step's included.
+        tokens: Predictions in the rows of all steps up to this one, skipped ones included: a function of the step.
         loss: Mean over the step's real tokens, in nats. NaN or infinite where that is what came out.
         source_loss: The same mean for each source that had tokens in the step.
         source_tokens: Those tokens, by source.

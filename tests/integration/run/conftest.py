@@ -26,14 +26,14 @@ LLM360 = [sys.executable, "-m", "llm360.cli.main"]
 DEADLINE = 400.0
 POLL = 0.05
 
-# 4 chunks of 20 steps; a step takes some tens of milliseconds, so that kills land anywhere in the work.
+# 4 chunks of 20 steps; a step takes some tenths of a second on two cores, so that a kill lands where it is meant to.
 SPEC = {
     "apiVersion": "llm360.ai/v1alpha1",
     "kind": "LLM360Run",
     "metadata": {"name": "tiny"},
     "spec": {
         "preset": "amber-tiny",
-        "model": {"vocabSize": 512, "hiddenSize": 32, "intermediateSize": 64, "numLayers": 2, "numHeads": 2},
+        "model": {"vocabSize": 512, "hiddenSize": 256, "intermediateSize": 512, "numLayers": 6, "numHeads": 4},
         "training": {"sequenceLength": 64, "batchSize": 7, "schedule": {"warmupSteps": 5}},
         "parallelism": {"microBatch": 4},
         "data": {"chunks": 4},
@@ -74,9 +74,10 @@ class TrainingProcess:
         """Wait until a printed line fulfils the predicate."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            is_over = self.process.poll() is not None  # asked first: what it printed last counts too
             if any(is_there(line) for line in self.lines()):
                 return
-            if self.process.poll() is not None:
+            if is_over:
                 raise RunTimeoutError(f"the run ended before {what}:\n{self.log.read_text(errors='replace')[-4000:]}")
             time.sleep(POLL)
         raise RunTimeoutError(f"not within {seconds} s: {what}\n{self.log.read_text(errors='replace')[-4000:]}")

@@ -19,15 +19,16 @@ START_SECONDS = 120.0
 
 
 @pytest.fixture
-def ray_cluster(free_ports: Any, tmp_path: Path) -> Iterator[str]:
-    """A Ray of one node, as `ray start` makes it; its address."""
+def ray_cluster(free_ports: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Ray of one node with token authentication, as `ray start` makes it; its address."""
     port, client_port = free_ports(2)
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
     command += [f"--port={port}", f"--ray-client-server-port={client_port}"]
     command += ["--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     log = tmp_path / "ray.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ))
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ})
     end = time.monotonic() + START_SECONDS
     while "Ray runtime started" not in log.read_text():
         assert process.poll() is None, log.read_text()

@@ -25,6 +25,9 @@ The last line on standard error is JSON {"reason", "message"} where the run did 
 """
 
 
+EVERY_INTERFACE = "0.0.0.0"  # noqa: S104  (read-only and without secrets; a NetworkPolicy says who may ask)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EXAMPLES
@@ -40,7 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="override a field below spec, as training.seed=7; may be repeated",
     )
     add("--address", help="address of a Ray cluster, 'auto' for this machine's; default: start Ray here")
-    add("--host", default="127.0.0.1", help="address for /status and /metrics (default: %(default)s)")
+    add(
+        "--host",
+        help="address for /status and /metrics (default: this machine alone; with --address every interface, since"
+        " the operator and Prometheus ask from other machines)",
+    )
     add(
         "--port",
         type=int,
@@ -70,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         # Imported here: torch and Ray take seconds, which a mistyped field should not have to wait for.
         from llm360_trainer.driver.launch import LaunchOptions, launch
 
-        options = LaunchOptions(args.address, args.host, args.port, args.log_format, args.log_interval)
+        host = args.host or (EVERY_INTERFACE if args.address else "127.0.0.1")
+        options = LaunchOptions(args.address, host, args.port, args.log_format, args.log_interval)
         outcome = launch(resolved, options)
     except LLM360Error as error:
         return end(error.exit_code, error.reason, error.message)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -43,6 +44,8 @@ FLUSH_SECONDS = 20.0
 RECORDER_THREADS = 64
 """Calls of the recorder's actor that may wait at a time; ranks wait in at most two each."""
 SIGNAL_EXIT = 128
+CONNECT_SECONDS = 10.0
+"""How long a cluster's address may take to answer."""
 RAY_START_TRIES = 3
 """Ray gives its processes 30 s to come up, which a machine busy with other things may exceed."""
 RAY_ENVIRONMENT = {
@@ -200,6 +203,8 @@ class RayRuntime:
         """
         if ray.is_initialized():
             return
+        if self._address not in (None, "auto"):
+            self._check_reachable()
         workers = self._run.spec.cluster.workers
         cores = max(os.cpu_count() or 1, int(workers.cpus * self._run.spec.cluster.world_size))
         local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
@@ -219,10 +224,20 @@ class RayRuntime:
                     raise self._refusal(error) from error
         self._interruption.install()
 
+    def _check_reachable(self) -> None:
+        """See that somebody listens at the address: Ray itself tries for many minutes before it says no."""
+        assert self._address is not None
+        host, _, port = self._address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise self._refusal(error) from error
+
     def _refusal(self, error: Exception) -> LLM360Error:
         if self._address:
             return InputError(
-                f"there is no Ray cluster at '{self._address}': {error}; leave --address away to start Ray here",
+                f"there is no Ray cluster at '{self._address}' that lets us in: {error}; if it asks for a token set"
+                " RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or leave --address away to start Ray here",
                 reason="RayUnreachable",
             )
         return LLM360Error(
