@@ -105,7 +105,10 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
         except ConnectionError as error:
             raise InputError(f"no Ray cluster answers at {address!r}: {error}") from error
     else:
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        # "local": without an address Ray would join, or miss, whatever cluster was last started on this machine.
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
+        )
     try:
         with _quiet():
             yield RayData()

@@ -89,7 +89,7 @@ def test_stage_names_of_a_preset_are_extended_by_name(monkeypatch):
     one, two = run.spec.data.stages
     assert (one.steps, two.batch_size) == (50, 8)
     assert two.schedule is not None
-    assert (two.schedule.warmup_steps, two.schedule.peak_learning_rate) == (5, 3e-3)
+    assert (two.schedule.warmup_steps, two.schedule.peak_learning_rate) == (5, 2e-3)
 
 
 @pytest.fixture

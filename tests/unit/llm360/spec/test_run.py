@@ -38,7 +38,7 @@ def test_stage_keeps_what_it_states(staged):
     code = staged.stages[1]
     assert (code.name, code.uri, code.recipe, code.chunks) == ("code", "s3://data/code", "other", 2)
     assert (code.remainder, code.batch_size, code.steps) == ("carry", 8, 70)
-    assert (code.schedule.kind, code.schedule.warmup_steps, code.schedule.peak_learning_rate) == ("linear", 7, 3e-3)
+    assert (code.schedule.kind, code.schedule.warmup_steps, code.schedule.peak_learning_rate) == ("linear", 7, 2e-3)
 
 
 def test_digest_is_the_sha256_of_canonical_json(staged):
