@@ -18,6 +18,7 @@ word that conditions, events and the last line on standard error carry.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 
@@ -109,3 +110,10 @@ class IntegrityError(LLM360Error):
     """Bytes differ from what the ledger or a manifest names; they are never used."""
 
     default_reason = "IntegrityFailed"
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """` (did you mean 'X'?)` for the closest of the names, or nothing: the end of a sentence about a mistyped one."""
+    by_lower = {name.lower(): name for name in names}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" (did you mean '{by_lower[matches[0]]}'?)" if matches else ""

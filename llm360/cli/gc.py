@@ -7,6 +7,7 @@ import json
 import re
 from datetime import UTC, datetime
 
+from llm360.cli.arguments import add_output
 from llm360.errors import InputError
 from llm360.release.create import open_release
 from llm360.release.gc import DAY_SECONDS, delete_litter, find_litter
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", metavar="URI", help="a folder or s3://bucket/prefix")
     parser.add_argument("--delete", action="store_true", help="remove the litter (default: only list it)")
     parser.add_argument("--older-than", metavar="AGE", default="1d", help="such as 90m, 36h, 7d (default: 1d)")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    add_output(parser)
     parser.set_defaults(run=run)
 
 

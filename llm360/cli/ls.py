@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from llm360.cli.arguments import add_output
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
 from llm360.report.text import short_bytes, short_count, short_digest
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
     parser.add_argument("--all", action="store_true", help="also checkpoints that are no longer the run's")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    add_output(parser)
     parser.set_defaults(run=run)
 
 

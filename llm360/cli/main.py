@@ -12,7 +12,6 @@ which adds its arguments (or sub-commands) and ends in `parser.set_defaults(run=
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from llm360 import __version__
-from llm360.errors import InputError, LLM360Error
+from llm360.errors import InputError, LLM360Error, nearest
 
 # name: (module, one line of help). In the order in which a newcomer meets them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -53,7 +52,7 @@ exit codes:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that offers the nearest name for a mistyped one and exits with 2."""
+    """An argument parser that says what is wrong in one sentence and exits with 2."""
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence to standard error and exit with 2."""
@@ -80,12 +79,6 @@ def build_parser(command: str | None) -> Parser:
         if name == command:
             importlib.import_module(module).configure(sub)
     return parser
-
-
-def nearest(word: str, names: Sequence[str]) -> str:
-    """` (did you mean 'X'?)` for the closest of the names, or nothing."""
-    matches = difflib.get_close_matches(word, names, n=1)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 
 def run(argv: Sequence[str]) -> int:

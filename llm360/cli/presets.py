@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from llm360.errors import InputError
+from llm360.cli.arguments import add_command, add_output
+from llm360.errors import InputError, nearest
 from llm360.spec import load_run, preset_names, preset_text
 from llm360.spec.layers import preset_layer
-from llm360.spec.problems import nearest
 
 EXAMPLES = """\
 examples:
@@ -23,11 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands."""
     parser.epilog = EXAMPLES
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="list the presets", epilog="examples:\n  llm360 presets list -o json\n")
-    showing = commands.add_parser("show", help="show what a preset states", epilog=EXAMPLES)
+    listing = add_command(commands, "list", "list the presets", "examples:\n  llm360 presets list -o json\n")
+    showing = add_command(commands, "show", "show what a preset states", EXAMPLES)
     for command in (listing, showing):
-        command.formatter_class = argparse.RawDescriptionHelpFormatter
-        command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+        add_output(command)
     showing.add_argument("name", metavar="PRESET")
     listing.set_defaults(run=run_list)
     showing.set_defaults(run=run_show)

@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from llm360.cli.arguments import add_output
 from llm360.errors import InputError
 from llm360.report.facts import read_facts
 from llm360.report.summary import run_summary
@@ -40,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="whose checkpoint files to verify for the page: of all, of the latest (default), of none",
     )
     parser.add_argument("--no-verify", action="store_true", help="write the page without verifying; it will say so")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    add_output(parser)
     parser.set_defaults(run=run)
 
 

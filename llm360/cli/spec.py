@@ -7,6 +7,7 @@ import json
 import sys
 
 from llm360.canonical import canonical_json
+from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError, SpecError
 from llm360.spec import documents, load_run
 from llm360.spec.reference import reference_page
@@ -37,7 +38,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    resolve = _command(commands, "resolve", "print the complete configuration of a run", RESOLVE_EXAMPLES)
+    resolve = add_command(commands, "resolve", "print the complete configuration of a run", RESOLVE_EXAMPLES)
     resolve.add_argument("source", metavar="FILE|PRESET", help="a file, a preset's name, or - for standard input")
     resolve.add_argument(
         "--set",
@@ -53,16 +54,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     resolve.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="json: canonical (RFC 8785)")
     resolve.set_defaults(run=run_resolve)
 
-    validate = _command(commands, "validate", "list all errors of specifications", VALIDATE_EXAMPLES)
+    validate = add_command(commands, "validate", "list all errors of specifications", VALIDATE_EXAMPLES)
     validate.add_argument("sources", metavar="FILE", nargs="+", help="files, presets' names, or - for standard input")
-    validate.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    add_output(validate)
     validate.set_defaults(run=run_validate)
 
-    schema = _command(commands, "schema", "print the OpenAPI schema of LLM360Run", SCHEMA_EXAMPLES)
+    schema = add_command(commands, "schema", "print the OpenAPI schema of LLM360Run", SCHEMA_EXAMPLES)
     schema.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml")
     schema.set_defaults(run=run_schema)
 
-    reference = _command(
+    reference = add_command(
         commands,
         "reference",
         "print the reference page of LLM360Run",
@@ -111,18 +112,6 @@ def run_reference(_args: argparse.Namespace) -> int:
     """Print the reference page."""
     print(reference_page(), end="")
     return 0
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, epilog: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def _errors(source: str) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from llm360.cli.arguments import add_output
 from llm360.errors import InputError
 from llm360.release.create import open_release
 from llm360.report.facts import RunFacts, read_facts
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
     parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    add_output(parser)
     parser.add_argument("-w", "--watch", action="store_true", help="show it again at every change, until complete")
     parser.add_argument(
         "--interval", type=float, default=5.0, metavar="SECONDS", help="how often --watch looks (default: 5)"

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 
+from llm360.cli.arguments import add_output
 from llm360.errors import InputError
 from llm360.release.verify import Progress, verify
 from llm360.release.verify_report import TITLES, VerifyReport
@@ -54,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", action="store_true", help="also check every shard of the training data")
     parser.add_argument("--head", metavar="DIGEST", help="the name of an entry that must be in the chain")
     parser.add_argument("--workers", type=int, metavar="N", help="files under way at a time (default: all cores)")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    add_output(parser)
     parser.set_defaults(run=run)
 
 

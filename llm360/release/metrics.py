@@ -28,7 +28,6 @@ from llm360.canonical import sha256_digest
 from llm360.errors import IntegrityError
 from llm360.release.entries import Metrics
 from llm360.release.history import History
-from llm360.release.layout import metrics_key
 from llm360.storage import Storage
 
 FORMAT = "llm360-metrics/1"
@@ -121,11 +120,6 @@ def write_segment(records: Sequence[StepRecord]) -> bytes:
 def _cell(record: StepRecord, name: str) -> Any:
     value = getattr(record, name)
     return sorted(value.items()) if isinstance(value, Mapping) else value
-
-
-def segment_key(attempt: int, first: int, last: int, digest: str) -> str:
-    """The key of the segment of an attempt whose least and greatest steps and whose digest these are."""
-    return metrics_key(attempt, first, last, digest)
 
 
 def read_segment(storage: Storage, entry: Metrics) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from llm360.errors import nearest
 from llm360.spec.base import Section
 from llm360.spec.layers import preset_names
 
@@ -29,13 +29,6 @@ class Problem(NamedTuple):
 def path_of(loc: Sequence[str | int]) -> str:
     """`("data", "stages", 0, "name")` as `data.stages[0].name`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
-
-
-def nearest(word: str, names: Sequence[str]) -> str:
-    """` (did you mean 'X'?)` for the closest of the names, or nothing."""
-    by_lower = {name.lower(): name for name in names}
-    matches = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f" (did you mean '{by_lower[matches[0]]}'?)" if matches else ""
 
 
 def describe(error: ErrorDetails, root: type[Section]) -> Problem:

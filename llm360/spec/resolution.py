@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from llm360.errors import InputError, SpecError
+from llm360.errors import InputError, SpecError, nearest
 from llm360.spec import documents, layers
 from llm360.spec.base import Name
 from llm360.spec.overrides import apply_override, parse_override
-from llm360.spec.problems import Problem, describe, nearest, shown
+from llm360.spec.problems import Problem, describe, shown
 from llm360.spec.rules import broken_rules
 from llm360.spec.run import API_VERSION, KIND, NO_STORE, RESOLVED, ResolvedRun, ResolvedSpec
 from llm360.storage import normalize_uri

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError
 from llm360.storage import open_storage
 
@@ -68,12 +69,12 @@ SAMPLES_RULE = "─" * 80
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _configure_prepare(_command(commands, "prepare", "tokenize, mix and shuffle text into rows", PREPARE_EXAMPLES))
-    _configure_import(_command(commands, "import", "take over rows that others published", IMPORT_EXAMPLES))
-    _configure_show(_command(commands, "show", "print what a step reads", SHOW_EXAMPLES))
-    verify = _command(commands, "verify", "check prepared data against its manifest", VERIFY_EXAMPLES)
+    _configure_prepare(add_command(commands, "prepare", "tokenize, mix and shuffle text into rows", PREPARE_EXAMPLES))
+    _configure_import(add_command(commands, "import", "take over rows that others published", IMPORT_EXAMPLES))
+    _configure_show(add_command(commands, "show", "print what a step reads", SHOW_EXAMPLES))
+    verify = add_command(commands, "verify", "check prepared data against its manifest", VERIFY_EXAMPLES)
     verify.add_argument("uri", metavar="URI", help="folder of prepared data; a path, s3:// or http(s)://")
-    _add_output(verify)
+    add_output(verify)
     verify.set_defaults(run=run_verify)
 
 
@@ -108,7 +109,7 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
     add("--max-rows", metavar="N", type=int, help="take at most so many rows, in the proportions of the mix")
     add("--address", metavar="HOST:PORT", help="run on this Ray cluster ('auto' finds it) instead of this machine")
     add("--cpus", metavar="N", type=int, help="cores of this machine to use (default: all)")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=run_prepare)
 
 
@@ -121,7 +122,7 @@ def _configure_import(parser: argparse.ArgumentParser) -> None:
     add("--row-tokens", metavar="N", type=int, default=2049, help="ids that each line must have (default: 2049)")
     add("--skip-bad", action="store_true", help="leave out bad lines and count them")
     add("--out", metavar="URI", required=True, help="where the data goes: a folder or s3://bucket/prefix")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=run_import)
 
 
@@ -132,7 +133,7 @@ def _configure_show(parser: argparse.ArgumentParser) -> None:
     add("--sample", metavar="I", type=int, help="the sample of the step's batch, from 0 (default: all)")
     add("--batch-size", metavar="B", type=int, help="rows of a step, where no release tells it")
     add("--remainder", choices=("drop", "carry"), help="what becomes of a chunk's last rows (default: drop)")
-    _add_output(parser)
+    add_output(parser)
     parser.set_defaults(run=run_show)
 
 
@@ -251,19 +252,3 @@ def _print_manifest(manifest: DataManifest, output: str) -> None:
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, epilog: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from llm360.canonical import sha256_digest
+from llm360.cli.arguments import add_command
 from llm360.errors import InputError
 
 EXAMPLES = """\
@@ -22,13 +23,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    train = commands.add_parser(
-        "train",
-        help="make a tokenizer.json from text",
-        description="Make a tokenizer.json from text.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    train = add_command(commands, "train", "make a tokenizer.json from text", EXAMPLES)
     add = train.add_argument
     add(
         "--source",

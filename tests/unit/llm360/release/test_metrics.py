@@ -14,13 +14,13 @@ from llm360.errors import IntegrityError, ObjectNotFoundError
 from llm360.release.entries import Attempt, EntryDraft, Genesis, Metrics, Rewind
 from llm360.release.entry import Entry
 from llm360.release.history import History
+from llm360.release.layout import metrics_key
 from llm360.release.metrics import (
     SCHEMA,
     StepRecord,
     read_segment,
     read_segments,
     run_table,
-    segment_key,
     write_segment,
 )
 
@@ -42,7 +42,7 @@ class Store:
     def commit(self, records: list[StepRecord]) -> Metrics:
         attempt, first, last = records[0].attempt, records[0].step, records[-1].step
         data = write_segment(records)
-        key = segment_key(attempt, first, last, sha256_digest(data))
+        key = metrics_key(attempt, first, last, sha256_digest(data))
         return self.put(key, data, attempt, first, last)
 
     def put(self, key: str, data: bytes, attempt: int = 1, first: int = 1, last: int = 1) -> Metrics:
@@ -149,7 +149,7 @@ def test_segment_of_no_or_several_attempts_is_refused(records):
 
 
 def test_key_names_attempt_steps_and_bytes():
-    key = segment_key(3, 763, 1524, "sha256:" + "0123456789abcdef" * 4)
+    key = metrics_key(3, 763, 1524, "sha256:" + "0123456789abcdef" * 4)
 
     assert key == "metrics/a003/763-1524-0123456789ab.parquet"
 

@@ -33,8 +33,8 @@ from llm360.release.entries import (
     Stage,
 )
 from llm360.release.entry import Entry
-from llm360.release.layout import checkpoint_prefix, config_key, environment_key, eval_prefix
-from llm360.release.metrics import StepRecord, segment_key, write_segment
+from llm360.release.layout import checkpoint_prefix, config_key, environment_key, eval_prefix, metrics_key
+from llm360.release.metrics import StepRecord, write_segment
 from llm360.storage import Storage, open_storage
 
 BEGIN = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
@@ -208,7 +208,7 @@ class SyntheticRelease:
         if changes:
             records[-1] = StepRecord(**{name: getattr(records[-1], name) for name in StepRecord.__slots__} | changes)
         data = write_segment(records)
-        key = segment_key(self.attempt, first, self.step, sha256_digest(data))
+        key = metrics_key(self.attempt, first, self.step, sha256_digest(data))
         self.storage.put(key, data)
         return self.append(
             Metrics(
