@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from contextlib import closing
@@ -93,7 +94,8 @@ def test_many_segments_leave_nothing_behind(data_set, monkeypatch):
         del rows
     assert steps == order.num_steps == 33
     assert threading.active_count() <= threads + 2
-    assert store_bytes_used() <= used
+    # Ray frees what the last segment held a moment after its last reference went.
+    assert any(left <= used for left in watch(store_bytes_left, seconds=30.0))
 
 
 def test_reading_runs_ahead_by_a_bounded_number_of_blocks(new_data_set):
@@ -104,6 +106,11 @@ def test_reading_runs_ahead_by_a_bounded_number_of_blocks(new_data_set):
         most = max(watch(store_bytes_used, seconds=2.0)) - before
     # Beside those that Ray Data counts: the one in use, the one that waits here, one on its way.
     assert 0 < most <= (blocks.BLOCKS_IN_STORE + 3) * (block + 20_000) < 32 * block
+
+
+def store_bytes_left() -> int:
+    gc.collect()
+    return store_bytes_used()
 
 
 def watch(read, seconds: float):

@@ -22,6 +22,7 @@ def test_without_an_address_a_ray_of_its_own_is_started(monkeypatch: pytest.Monk
         asked.update(options)
         raise InitCalledError
 
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # an earlier test's Ray may still be there
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(InitCalledError), ray_session(None, 2):
         pass
