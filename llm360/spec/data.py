@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from llm360.spec.base import MAX_STEPS, Name, Section, Uri, optional, setting
 from llm360.spec.training import Schedule
 
 Remainder = Literal["drop", "carry"]
+OptimizerState = Literal["carry", "reset"]
+Share = Annotated[float, Field(gt=0, le=1e9)]
+
+
+class FillInTheMiddle(Section):
+    """How a recipe turns documents of code around, so that a model learns to fill gaps (arXiv:2207.14255)."""
+
+    rate: float = setting(
+        "Share of the documents that are cut in three (CrystalCoder: 0.9 in stage 2, 0.3 in stage 3).",
+        unit="ratio",
+        gt=0,
+        le=1,
+    )
+    spm_rate: float = setting(
+        "Share of these whose suffix stands first (SPM); the others begin with their prefix (PSM). CrystalCoder: 0.5.",
+        unit="ratio",
+        ge=0,
+        le=1,
+    )
 
 
 class Stage(Section):
@@ -29,6 +50,18 @@ class Stage(Section):
     schedule: Schedule | None = optional(
         "Learning rate; its steps count from the stage's first. What is unset comes from training.schedule."
     )
+    optimizer_state: OptimizerState | None = optional(
+        "What the stage does with AdamW's moments at its first step: carry goes on with those of the stage before,"
+        " reset starts them from zero, and the bias correction with them. Unset: carry."
+    )
+    mix: dict[Name, Share] | None = optional(
+        "Relative share of the rows that the recipe takes from each of its sources; one that is not named is left out."
+        " Unset: the recipe's.",
+        unit="ratio",
+        min_length=1,
+        max_length=64,
+    )
+    fim: FillInTheMiddle | None = optional("Fill-in-the-middle in the recipe's sources of code. Unset: none.")
 
 
 class Data(Section):

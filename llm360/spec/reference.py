@@ -60,10 +60,14 @@ def _type(field: Schema) -> str:
         what = "object" if "properties" in field["items"] else _type(field["items"])
         return f"list of {what}, at most {field['maxItems']:,}"
     if field["type"] == "object":
-        return "object" if "properties" in field else f"map of strings, at most {field['maxProperties']}"
+        return "object" if "properties" in field else f"map of {_values(field)}, at most {field['maxProperties']}"
     if field["type"] in ("integer", "number"):
         return f"{field['type']}, {_bounds(field)}"
     return str(field["type"])
+
+
+def _values(field: Schema) -> str:
+    return f"{field['additionalProperties']['type']}s"
 
 
 def _bounds(field: Schema) -> str:

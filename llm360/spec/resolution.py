@@ -23,6 +23,7 @@ from llm360.spec.overrides import apply_override, parse_override
 from llm360.spec.problems import Problem, describe, shown
 from llm360.spec.rules import broken_rules
 from llm360.spec.run import API_VERSION, KIND, NO_STORE, RESOLVED, ResolvedRun, ResolvedSpec
+from llm360.spec.training import Schedule
 from llm360.storage import normalize_uri
 
 MAX_NAME = 40
@@ -112,9 +113,11 @@ def resolve(document: Any, overrides: Sequence[str] = (), *, local: bool = False
             apply_override(root, text)
 
     base, problems = _base_layer(root)
+    before = layers.merge(base)
     root["spec"] = layers.merge(base, root["spec"])
     for text in overrides:
         apply_override(root, text)
+    problems += overrides_without_effect(before, root["spec"])
     name = root["metadata"].get("name")
     envelope += _name_problems(name)
 
@@ -137,6 +140,49 @@ def _base_layer(root: Mapping[str, Any]) -> tuple[layers.Layer, list[Problem]]:
         sentence = f"there is no preset {shown(preset)}{hint}; presets are {', '.join(names)}"
         return defaults, [Problem("preset", sentence)]
     return layers.merge(defaults, layers.preset_layer(preset)), []
+
+
+SHARED = {
+    **{f"data.{name}": name for name in ("uri", "recipe", "chunks", "remainder")},
+    **{f"training.{name}": name for name in ("batchSize", "steps")},
+    **{f"training.schedule.{field.alias}": f"schedule.{field.alias}" for field in Schedule.model_fields.values()},
+}
+"""Fields that hold for the stages that do not state their own, each with its path in a stage."""
+
+
+def overrides_without_effect(base: layers.Layer, stated: layers.Layer) -> list[Problem]:
+    """Values that a user lays over the preset's although each of its stages states its own.
+
+    Args:
+        base: The layers below the user's.
+        stated: All layers together, before derived values.
+    """
+    stages, below = _stages(stated), {stage.get("name"): stage for stage in _stages(base)}
+    problems = []
+    for path, name in SHARED.items():
+        value = _at(stated, path)
+        if value in (None, _at(base, path)) or not stages or any(_at(stage, name) is None for stage in stages):
+            continue
+        kept = [i for i, stage in enumerate(stages) if _at(below.get(stage.get("name")), name) == _at(stage, name)]
+        if kept:
+            sentence = (
+                f"{shown(value)} would have no effect: the preset's stages state their own, '{stages[kept[0]]['name']}'"
+                f" {shown(_at(stages[kept[0]], name))}; set data.stages[{kept[0]}].{name} and so on instead"
+            )
+            problems.append(Problem(path, sentence))
+    return problems
+
+
+def _stages(spec: layers.Layer) -> list[Any]:
+    stages = _at(spec, "data.stages")
+    return stages if isinstance(stages, list) else []
+
+
+def _at(value: Any, path: str) -> Any:
+    """The member at a path; None where there is none."""
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _validate(stated: layers.Layer, base: layers.Layer, problems: list[Problem], *, local: bool) -> ResolvedSpec | None:

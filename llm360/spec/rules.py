@@ -153,8 +153,8 @@ def stage_names_differ(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
 
 
 @rule("data.recipe", "data.chunks", "data.stages")
-def chunks_come_from_a_recipe(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """A number of chunks says nothing where no recipe makes them."""
+def chunks_mix_and_fim_come_from_a_recipe(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """A number of chunks, a mix and fill-in-the-middle say nothing where no recipe makes the data."""
     data = spec.data
     if data.chunks is not None and data.recipe is None and all(stage.recipe is None for stage in data.stages):
         yield (
@@ -162,8 +162,23 @@ def chunks_come_from_a_recipe(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
             f"{data.chunks} has no meaning without data.recipe: prepared data has its chunks already; remove it",
         )
     for index, stage in enumerate(data.stages):
-        if stage.chunks is not None and stage.recipe is None and data.recipe is None:
-            yield f"data.stages[{index}].chunks", f"{stage.chunks} has no meaning without a recipe; remove it"
+        for name in ("chunks", "mix", "fim"):
+            if getattr(stage, name) is not None and stage.recipe is None and data.recipe is None:
+                yield (
+                    f"data.stages[{index}].{name}",
+                    f"has no meaning without a recipe: prepared data has its {name} already; remove it",
+                )
+
+
+@rule("data.stages")
+def first_stage_has_nothing_to_reset(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """The run's first stage starts with empty moments anyhow; a reset there is a stage too early."""
+    if spec.data.stages[0].optimizer_state == "reset":
+        yield (
+            "data.stages[0].optimizerState",
+            "is reset, but the run's first stage begins with empty moments; remove it, or set it at the stage whose"
+            " first step is to forget",
+        )
 
 
 @rule("training.schedule", "training.steps", "data.stages")

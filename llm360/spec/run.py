@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from llm360.errors import SpecError
 from llm360.spec.base import Name, Section, optional, setting
 from llm360.spec.checkpoints import Checkpoints
 from llm360.spec.cluster import Cluster
-from llm360.spec.data import Data, Remainder
+from llm360.spec.data import Data, FillInTheMiddle, OptimizerState, Remainder
 from llm360.spec.evaluation import Evaluation
 from llm360.spec.identity import identity_of, operations_of
 from llm360.spec.model import Model
@@ -65,6 +66,9 @@ class ResolvedStage:
         batch_size: Sequences per optimizer step.
         steps: Most optimizer steps; None: as many as the data gives.
         schedule: Learning rate; its steps count from the stage's first.
+        optimizer_state: What becomes of AdamW's moments at the stage's first step.
+        mix: Relative share of each of the recipe's sources; None: the recipe's own.
+        fim: Fill-in-the-middle in the recipe's sources of code, if any.
     """
 
     name: str
@@ -75,6 +79,9 @@ class ResolvedStage:
     batch_size: int
     steps: int | None
     schedule: Schedule
+    optimizer_state: OptimizerState
+    mix: Mapping[str, float] | None
+    fim: FillInTheMiddle | None
 
 
 class ResolvedRun(BaseModel):
@@ -114,6 +121,9 @@ class ResolvedRun(BaseModel):
                 batch_size=stage.batch_size or training.batch_size,
                 steps=stage.steps or training.steps,
                 schedule=stage.schedule or training.schedule,
+                optimizer_state=stage.optimizer_state or "carry",
+                mix=stage.mix,
+                fim=stage.fim,
             )
             for stage in data.stages
         )

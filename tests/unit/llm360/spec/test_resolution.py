@@ -100,6 +100,60 @@ def run_file(tmp_path):
     return path
 
 
+STAGED = {
+    "training": {"batchSize": 8, "steps": 90},
+    "parallelism": {"microBatch": 1},
+    "data": {"stages": [{"name": "one", "batchSize": 4}, {"name": "two", "batchSize": 2, "steps": 50}]},
+}
+
+
+@pytest.fixture
+def staged(monkeypatch):
+    """A preset of two stages that both state their batch, and one its steps, over the small Amber's fields."""
+    preset = layers.merge(layers.preset_layer("amber-tiny"), STAGED)
+    monkeypatch.setattr(layers, "preset_layer", lambda _: preset)
+    return document(preset="amber-tiny")
+
+
+def test_override_that_every_stage_of_the_preset_contradicts_is_refused(staged):
+    with pytest.raises(SpecError) as caught:
+        resolve(staged, ["training.batchSize=6"])
+    assert caught.value.problems == (
+        "spec.training.batchSize: 6 would have no effect: the preset's stages state their own, 'one' 4;"
+        " set data.stages[0].batchSize and so on instead",
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.steps=70"],  # the first stage takes it
+        ["training.batchSize=8"],  # what holds already
+        ["training.batchSize=6", "data.stages[0].batchSize=6", "data.stages[1].batchSize=6"],
+        ["training.batchSize=6", "data.stages[0].batchSize=null"],
+    ],
+)
+def test_override_that_a_stage_takes_is_none_that_contradicts(staged, overrides):
+    resolve(staged, overrides)
+
+
+def test_stages_say_what_they_do_with_moments_mix_and_fim():
+    stages = [
+        {"name": "one"},
+        {
+            "name": "two",
+            "optimizerState": "reset",
+            "mix": {"docs": 1, "code": 3.5},
+            "fim": {"rate": 0.9, "spmRate": 0.5},
+        },
+    ]
+    one, two = resolve(document(preset="amber-tiny", data={"stages": stages}), ["storage.uri=file:///r"]).stages
+    assert (one.optimizer_state, one.mix, one.fim) == ("carry", None, None)
+    assert (two.optimizer_state, two.mix) == ("reset", {"docs": 1.0, "code": 3.5})
+    assert two.fim is not None
+    assert (two.fim.rate, two.fim.spm_rate) == (0.9, 0.5)
+
+
 def test_load_from_file_standard_input_and_preset(run_file, monkeypatch):
     from_file = load_run(str(run_file))
     assert from_file.store == "s3://bucket/small"
