@@ -10,6 +10,7 @@ from llm360.canonical import canonical_json
 from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError, SpecError
 from llm360.spec import documents, load_run
+from llm360.spec.crd import crd
 from llm360.spec.reference import reference_page
 from llm360.spec.schema import openapi_schema
 
@@ -32,6 +33,12 @@ SCHEMA_EXAMPLES = """\
 examples:
   llm360 spec schema                            OpenAPI v3, as the CRD takes it
   llm360 spec schema -o json | jq .properties.spec.properties.training
+"""
+
+CRD_EXAMPLES = """\
+examples:
+  llm360 spec crd | kubectl apply --server-side -f -
+  llm360 spec crd > manifests/crd.yaml
 """
 
 
@@ -62,6 +69,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     schema = add_command(commands, "schema", "print the OpenAPI schema of LLM360Run", SCHEMA_EXAMPLES)
     schema.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml")
     schema.set_defaults(run=run_schema)
+
+    definition = add_command(commands, "crd", "print the CustomResourceDefinition of LLM360Run", CRD_EXAMPLES)
+    definition.set_defaults(run=run_crd)
 
     reference = add_command(
         commands,
@@ -105,6 +115,12 @@ def run_schema(args: argparse.Namespace) -> int:
     """Print the schema."""
     schema = openapi_schema()
     print(json.dumps(schema, indent=2) if args.output == "json" else documents.dump(schema).rstrip("\n"))
+    return 0
+
+
+def run_crd(_args: argparse.Namespace) -> int:
+    """Print the definition."""
+    print(documents.dump(crd()), end="")
     return 0
 
 

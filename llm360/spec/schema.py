@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llm360.spec.base import Section
 from llm360.spec.run import API_VERSION, KIND, ResolvedSpec
+from llm360.spec.status import RunStatus
 
 Schema = dict[str, Any]
 
@@ -17,7 +19,7 @@ _FORMATS = {"integer": "int64", "number": "double"}
 
 
 def openapi_schema() -> Schema:
-    """The schema of the whole object; `metadata` and `status` are left to the API server and the operator."""
+    """The schema of the whole object; `metadata` is left to the API server."""
     return {
         "type": "object",
         "description": "A language model's pretraining, from its data to its release.",
@@ -27,14 +29,24 @@ def openapi_schema() -> Schema:
             "kind": {"type": "string", "description": f"Always {KIND}."},
             "metadata": {"type": "object"},
             "spec": spec_schema(),
+            "status": status_schema(),
         },
     }
 
 
 def spec_schema() -> Schema:
     """The schema of `spec`."""
-    schema = ResolvedSpec.model_json_schema(by_alias=True)
-    return _structural(schema, schema["$defs"]) | {"description": "What is trained, on what, how and where."}
+    return _schema_of(ResolvedSpec) | {"description": "What is trained, on what, how and where."}
+
+
+def status_schema() -> Schema:
+    """The schema of `status`."""
+    return _schema_of(RunStatus)
+
+
+def _schema_of(section: type[Section]) -> Schema:
+    schema = section.model_json_schema(by_alias=True)
+    return _structural(schema, schema["$defs"])
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
@@ -44,8 +56,8 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     node |= {key: schema[key] for key in _KEPT if key in schema}
     if "const" in schema:
         node["enum"] = [schema["const"]]
-    if schema["type"] in _FORMATS:
-        node["format"] = _FORMATS[schema["type"]]
+    if schema["type"] in _FORMATS or "format" in schema:
+        node["format"] = schema.get("format") or _FORMATS[schema["type"]]
     for bound in ("minimum", "maximum"):
         exclusive = f"exclusive{bound.capitalize()}"
         if exclusive in schema:

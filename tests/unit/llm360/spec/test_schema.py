@@ -71,7 +71,7 @@ def test_sections_are_those_of_the_design():
 def test_root_is_that_of_a_kubernetes_object():
     schema = openapi_schema()
     assert schema["required"] == ["spec"]
-    assert list(schema["properties"]) == ["apiVersion", "kind", "metadata", "spec"]
+    assert list(schema["properties"]) == ["apiVersion", "kind", "metadata", "spec", "status"]
 
 
 def test_bounds_that_are_excluded_are_said_as_openapi_3_0_says_them():
