@@ -26,12 +26,15 @@ class CheckpointSchedule(Section):
         max_length=1024,
     )
 
-    def publishes(self, step: int, *, stage_step: int, is_chunk_end: bool, is_stage_end: bool) -> bool:
+    def publishes(
+        self, step: int, *, stage_step: int, every_steps: int | None, is_chunk_end: bool, is_stage_end: bool
+    ) -> bool:
         """Whether a checkpoint is published after a step.
 
         Args:
             step: Finished optimizer steps of the run; 0 is the model before its first step.
             stage_step: Finished optimizer steps of the stage.
+            every_steps: The stage's own interval, else `every_steps` (`ResolvedStage.checkpoint_every`).
             is_chunk_end: The step was its chunk's last.
             is_stage_end: The step was its stage's last.
         """
@@ -40,7 +43,7 @@ class CheckpointSchedule(Section):
         return (
             is_stage_end
             or (self.every_chunk and is_chunk_end)
-            or (self.every_steps is not None and stage_step % self.every_steps == 0)
+            or (every_steps is not None and stage_step % every_steps == 0)
             or step in self.steps
         )
 

@@ -50,6 +50,13 @@ class Stage(Section):
     schedule: Schedule | None = optional(
         "Learning rate; its steps count from the stage's first. What is unset comes from training.schedule."
     )
+    checkpoint_every: int | None = optional(
+        "A checkpoint after every so many steps of this stage (CrystalCoder's stage 3: 1000). Unset:"
+        " checkpoints.schedule.everySteps.",
+        unit="steps",
+        ge=1,
+        le=MAX_STEPS,
+    )
     optimizer_state: OptimizerState | None = optional(
         "What the stage does with AdamW's moments at its first step: carry goes on with those of the stage before,"
         " reset starts them from zero, and the bias correction with them. Unset: carry."

@@ -91,7 +91,10 @@ class Model(Section):
     )
     norm: Norm = setting("Normalisation.")
     rotary: Rotary = setting("Rotary position embeddings.")
-    mlp: Literal["swiglu", "gelu"] = setting("swiglu has three matrices (Llama, Amber), gelu two (Pythia).")
+    mlp: Literal["swiglu", "gelu", "gelu_tanh"] = setting(
+        "swiglu has three matrices (Llama, Amber), the others two: gelu is exact, gelu_tanh the approximation by tanh"
+        " that GPT-NeoX's fused kernel computes (Pythia)."
+    )
     residual: Literal["serial", "parallel"] = setting(
         "serial: the MLP reads what attention has added to; parallel: both read the block's input (Pythia)."
     )

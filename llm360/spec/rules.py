@@ -198,8 +198,13 @@ def warm_up_leaves_steps_to_decay(spec: ResolvedSpec) -> Iterator[tuple[str, str
 
 @rule("training.schedule", "data.stages")
 def learning_rate_ends_at_most_at_its_peak(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """The learning rate does not end above its peak."""
+    """The learning rate neither ends above its peak nor has its floor there."""
     for path, schedule, _ in _schedules(spec):
+        if schedule.min_learning_rate is not None and schedule.min_learning_rate > schedule.peak_learning_rate:
+            yield (
+                f"{path}.minLearningRate",
+                f"{schedule.min_learning_rate:g} is above peakLearningRate ({schedule.peak_learning_rate:g}); lower it",
+            )
         if schedule.end_learning_rate > schedule.peak_learning_rate:
             yield (
                 f"{path}.endLearningRate",

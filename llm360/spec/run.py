@@ -66,6 +66,7 @@ class ResolvedStage:
         batch_size: Sequences per optimizer step.
         steps: Most optimizer steps; None: as many as the data gives.
         schedule: Learning rate; its steps count from the stage's first.
+        checkpoint_every: A checkpoint follows every so many steps of the stage; None: none for that reason.
         optimizer_state: What becomes of AdamW's moments at the stage's first step.
         mix: Relative share of each of the recipe's sources; None: the recipe's own.
         fim: Fill-in-the-middle in the recipe's sources of code, if any.
@@ -79,6 +80,7 @@ class ResolvedStage:
     batch_size: int
     steps: int | None
     schedule: Schedule
+    checkpoint_every: int | None
     optimizer_state: OptimizerState
     mix: Mapping[str, float] | None
     fim: FillInTheMiddle | None
@@ -121,6 +123,7 @@ class ResolvedRun(BaseModel):
                 batch_size=stage.batch_size or training.batch_size,
                 steps=stage.steps or training.steps,
                 schedule=stage.schedule or training.schedule,
+                checkpoint_every=stage.checkpoint_every or self.spec.checkpoints.schedule.every_steps,
                 optimizer_state=stage.optimizer_state or "carry",
                 mix=stage.mix,
                 fim=stage.fim,

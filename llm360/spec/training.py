@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from llm360.spec.base import MAX_EXACT, MAX_STEPS, Section, optional, setting
@@ -46,6 +47,46 @@ class Schedule(Section):
         ge=1,
         le=MAX_STEPS,
     )
+    min_learning_rate: float | None = optional(
+        "Learning rate below which the decay does not fall: GPT-NeoX's cosine goes to 0 and stops here (Pythia). Unset:"
+        " no floor.",
+        unit="1",
+        ge=0,
+        le=10,
+    )
+
+    def decay_end(self, num_steps: int) -> int:
+        """Finished steps of the stage at which the decay ends.
+
+        Args:
+            num_steps: Steps of the stage.
+        """
+        return self.decay_steps or num_steps
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of the update that follows `step` finished ones: Python's floats, the same on every machine.
+
+        The order of operations is that of Amber's `main.py`, so that its numbers come out to the last bit; it is also
+        Megatron's (K2).
+
+        Args:
+            step: Finished optimizer steps of the stage, from 0.
+            num_steps: Steps of the stage.
+        """
+        if step < self.warmup_steps:
+            return self.peak_learning_rate * step / self.warmup_steps
+        if self.kind == "constant":
+            return self.peak_learning_rate
+        rate = self._decayed(step - self.warmup_steps, self.decay_end(num_steps) - self.warmup_steps)
+        return rate if self.min_learning_rate is None else max(rate, self.min_learning_rate)
+
+    def _decayed(self, step: int, num_steps: int) -> float:
+        """The rate after `step` of the decay's `num_steps` steps."""
+        if step >= num_steps:
+            return self.end_learning_rate
+        progress = step / num_steps
+        share = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
+        return self.end_learning_rate + share * (self.peak_learning_rate - self.end_learning_rate)
 
 
 class Training(Section):

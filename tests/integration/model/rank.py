@@ -13,8 +13,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from llm360.spec.training import Schedule
 from llm360_trainer.model import DecoderConfig
-from llm360_trainer.optim import OptimizerSettings, Schedule, build_optimizer, learning_rate
+from llm360_trainer.optim import OptimizerSettings, build_optimizer
 from llm360_trainer.parallel import ParallelSettings, build_model, fill_initial, make_mesh, set_deterministic
 from llm360_trainer.step import TrainStep
 
@@ -22,7 +23,7 @@ CONFIG = DecoderConfig(
     vocab_size=67, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=12
 )
 BATCH_ROWS, TOKENS, STEPS, SOURCES = 7, 16, 100, 2
-SCHEDULE = Schedule("cosine", peak=3e-3, end=3e-4, warmup_steps=10, total_steps=STEPS)
+SCHEDULE = Schedule(kind="cosine", peakLearningRate=3e-3, endLearningRate=3e-4, warmupSteps=10)
 
 
 class Training:
@@ -58,7 +59,7 @@ class Training:
                     mask[mine] if masked else None,
                     source[mine],
                     finished_steps=step,
-                    learning_rate=learning_rate(step, SCHEDULE),
+                    learning_rate=SCHEDULE.rate(step, STEPS),
                     flags=[float(rank)],
                 )
             )

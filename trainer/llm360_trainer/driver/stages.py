@@ -19,7 +19,6 @@ from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.recipes import prepare_recipe
 from llm360_trainer.train.plan import StagePlan
-from llm360_trainer.train.settings import stage_schedule
 
 
 def plan_stages(
@@ -57,6 +56,7 @@ def plan_stages(
                 first_step=previous.last_step if previous else 0,
                 num_steps=num_steps,
                 first_tokens=previous.tokens_after(previous.last_step) if previous else 0,
+                checkpoint_every=stage.checkpoint_every,
             )
         )
     check_tokenizers(plans)
@@ -130,13 +130,15 @@ def check_schedule(stage: ResolvedStage, num_steps: int) -> None:
     Raises:
         InputError: the decay would end before the warm-up.
     """
-    try:
-        stage_schedule(stage, num_steps)
-    except ValueError as error:
+    schedule = stage.schedule
+    end = schedule.decay_end(num_steps)
+    if schedule.kind != "constant" and end <= schedule.warmup_steps:
         raise InputError(
-            f"spec.training.schedule does not fit stage '{stage.name}', which has {num_steps} steps: {error}",
+            f"spec.training.schedule does not fit stage '{stage.name}', which has {num_steps} steps: the decay ends at"
+            f" step {end}, before the warm-up of {schedule.warmup_steps} steps is over; lower warmupSteps, or set a"
+            " later decaySteps",
             reason="ScheduleDoesNotFit",
-        ) from error
+        )
 
 
 def read_tokenizer(storage: Storage, manifest: DataManifest) -> bytes | None:

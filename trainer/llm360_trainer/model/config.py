@@ -58,7 +58,8 @@ class DecoderConfig:
     """Share of each head's dimensions that is rotated, from the first on (Pythia and CrystalCoder: 0.25)."""
     rotary_layout: Literal["half", "interleaved"] = "half"
     """Which dimensions turn together: i with i + D/2 (Llama, GPT-NeoX), or 2i with 2i + 1 (GPT-J, CrystalCoder)."""
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    mlp: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
+    """Gated, or plain with the exact GELU, or with its approximation by tanh (Pythia's training)."""
     residual: Literal["serial", "parallel"] = "serial"
     """Parallel: attention and MLP both read the block's input (GPT-NeoX)."""
     attention_bias: bool = False

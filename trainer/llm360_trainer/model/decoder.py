@@ -170,16 +170,17 @@ class SwiGLU(nn.Module):
 
 
 class GELU(nn.Module):
-    """Plain MLP of GPT-NeoX: down(gelu(up(x))), with the exact GELU."""
+    """Plain MLP of GPT-NeoX: down(gelu(up(x)))."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        self.approximate = "tanh" if config.mlp == "gelu_tanh" else "none"
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """[B, T, C] to [B, T, C]."""
-        output_BTC: Tensor = self.down_proj(functional.gelu(self.up_proj(x_BTC)))
+        output_BTC: Tensor = self.down_proj(functional.gelu(self.up_proj(x_BTC), approximate=self.approximate))
         return output_BTC
 
 

@@ -23,11 +23,9 @@ from llm360.spec import ResolvedRun
 from llm360.storage import StorageOptions
 from llm360_trainer.checkpoint import CheckpointWriter
 from llm360_trainer.model import Decoder, DecoderConfig, model_flops_utilization
-from llm360_trainer.optim import learning_rate
 from llm360_trainer.step import StepResult, TrainStep
 from llm360_trainer.stream import StepRows, StepStream, stream_steps
 from llm360_trainer.train.plan import AttemptPlan, Command, Recorder, StagePlan
-from llm360_trainer.train.settings import stage_schedule
 
 
 class LeaveLoop(Exception):  # noqa: N818  (not an error: how the loop is left early)
@@ -146,7 +144,7 @@ class Loop:
         self._stall_seconds = 0.0
 
     def _learning_rate(self, stage: StagePlan, stage_step: int) -> float:
-        return learning_rate(stage_step, stage_schedule(self.run.stages[stage.index], stage.num_steps))
+        return self.run.stages[stage.index].schedule.rate(stage_step, stage.num_steps)
 
     def _agree_on_nonfinite(self, step: int, problem: str) -> Command:
         """Rank 0 asks the recorder, the others take its word."""

@@ -61,6 +61,7 @@ class StagePlan:
         first_step: Finished steps of the run when the stage begins.
         num_steps: Steps of the stage; fewer than the order's where the specification caps them.
         first_tokens: Predictions of the run when the stage begins.
+        checkpoint_every: A checkpoint follows every so many steps of the stage; None: none for that reason.
     """
 
     index: int
@@ -72,6 +73,7 @@ class StagePlan:
     first_step: int
     num_steps: int
     first_tokens: int
+    checkpoint_every: int | None = None
 
     @property
     def last_step(self) -> int:
@@ -93,6 +95,7 @@ class StagePlan:
         return checkpoints.schedule.publishes(
             step,
             stage_step=stage_step,
+            every_steps=self.checkpoint_every,
             is_chunk_end=self.order.is_chunk_end(stage_step),
             is_stage_end=step == self.last_step,
         )

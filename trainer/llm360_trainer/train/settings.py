@@ -1,4 +1,4 @@
-"""The specification's sections turned into the settings of model, optimizer, parallelism and schedule.
+"""The specification's sections turned into the settings of model, optimizer and parallelism.
 
 Those modules import torch alone and know nothing of specifications; this is the one place where both meet.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 
-from llm360.spec import ResolvedRun, ResolvedStage
+from llm360.spec import ResolvedRun
 from llm360.spec.model import Initializer as InitializerSpec
 from llm360.spec.model import Model
 from llm360_trainer.model import DecoderConfig, Initializer, InitialValues
-from llm360_trainer.optim import OptimizerSettings, Schedule
+from llm360_trainer.optim import OptimizerSettings
 from llm360_trainer.parallel import ParallelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "fp32": torch.float32, "bf16": torch.bfloat16}
@@ -73,16 +73,4 @@ def parallel_settings(run: ResolvedRun) -> ParallelSettings:
         param_dtype=DTYPES[run.spec.training.precision],
         activation_checkpointing=run.spec.parallelism.activation_checkpointing,
         compile=run.spec.parallelism.compile,
-    )
-
-
-def stage_schedule(stage: ResolvedStage, num_steps: int) -> Schedule:
-    """A stage's learning rate; its decay ends with the stage where the specification names no step."""
-    schedule = stage.schedule
-    return Schedule(
-        kind=schedule.kind,
-        peak=schedule.peak_learning_rate,
-        end=schedule.end_learning_rate,
-        warmup_steps=schedule.warmup_steps,
-        total_steps=schedule.decay_steps or num_steps,
     )

@@ -9,7 +9,11 @@ def published(schedule, last_step, chunk_steps=10):
         step
         for step in range(last_step + 1)
         if schedule.publishes(
-            step, stage_step=step, is_chunk_end=step % chunk_steps == 0, is_stage_end=step == last_step
+            step,
+            stage_step=step,
+            every_steps=schedule.every_steps,
+            is_chunk_end=step % chunk_steps == 0,
+            is_stage_end=step == last_step,
         )
     ]
 
@@ -36,6 +40,12 @@ def test_pythia_is_dense_at_first():
 
 
 def test_crystal_counts_in_the_stage():
-    every = schedule(everySteps=1500)
-    assert every.publishes(79_721 + 1500, stage_step=1500, is_chunk_end=False, is_stage_end=False)
-    assert not every.publishes(81_000, stage_step=1279, is_chunk_end=False, is_stage_end=False)
+    def crystal(step, stage_step, every_steps):
+        return schedule().publishes(
+            step, stage_step=stage_step, every_steps=every_steps, is_chunk_end=False, is_stage_end=False
+        )
+
+    assert crystal(79_721 + 1500, stage_step=1500, every_steps=1500)
+    assert not crystal(81_000, stage_step=1279, every_steps=1500)
+    assert crystal(294_108 + 1000, stage_step=1000, every_steps=1000)
+    assert not crystal(294_108 + 1500, stage_step=1500, every_steps=1000)
