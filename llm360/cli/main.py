@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),
     "tokenizer": ("llm360_trainer.cli.tokenizer", "train a tokenizer"),
     "spec": ("llm360.cli.spec", "resolve, validate and describe specifications"),
+    "preflight": ("llm360.cli.preflight", "check a run's store, data and tokenizer before it is given workers"),
     "presets": ("llm360.cli.presets", "list and show the presets"),
     "gc": ("llm360.cli.gc", "remove litter that no ledger entry names"),
     "prune": ("llm360.cli.prune", "remove a checkpoint's state, recorded in the ledger first"),
