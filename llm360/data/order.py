@@ -136,6 +136,10 @@ class StageOrder:
             return len(self.chunk_rows)
         return bisect_right(self._ends, finished_steps * self.batch_rows)
 
+    def chunk_end_steps(self) -> list[int]:
+        """For each chunk after how many finished steps it is read to its end (see `is_chunk_end`)."""
+        return [min(-(-end // self.batch_rows), self.num_steps) for end in self._ends]
+
     def is_chunk_end(self, finished_steps: int) -> bool:
         """Whether the last of `finished_steps` steps read a chunk to its end."""
         return 0 < finished_steps <= self.num_steps and (

@@ -1,7 +1,9 @@
 """The layers under a user's specification (built-in defaults, preset) and how one lies over another.
 
 A layer is the `spec` of an LLM360Run of which anything may be missing. Presets are files of the folder
-`llm360/presets`; `_defaults.yaml` beside them holds the built-in values.
+`llm360/presets`; `_defaults.yaml` beside them holds the built-in values. Two members of a preset's file are not part
+of its layer: `extends`, the file that it is laid over (`_pythia`, or another preset), and `published`, what is known
+of the original's data and outcome (`llm360.facts.published`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from llm360.spec import documents
 
 FOLDER = Path(__file__).parent.parent / "presets"
 
+WHERE_PRESETS_ARE = "`llm360 presets list` shows those that there are"
+"""The end of a sentence about a preset that does not exist."""
+
 Layer = dict[str, Any]
 
 
@@ -23,14 +28,31 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("_")))
 
 
+def preset_files(name: str) -> tuple[str, ...]:
+    """The preset's file and those that it is laid over, the lowest first."""
+    below = _read(name).get("extends")
+    return (*(preset_files(below) if below else ()), name)
+
+
 def preset_text(name: str) -> str:
-    """A preset as it is written, with the source of each number."""
-    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    """A preset as it is written, with the source of each number; where it extends others, theirs come first."""
+    files = preset_files(name)
+    texts = [(FOLDER / f"{file}.yaml").read_text(encoding="utf-8") for file in files]
+    if len(files) == 1:
+        return texts[0]
+    return "\n".join(f"# ===== {file}.yaml =====\n{text}" for file, text in zip(files, texts, strict=True))
 
 
 def preset_layer(name: str) -> Layer:
     """The values that a preset states."""
-    return merge(_read(name))
+    layer = merge(*map(_read, preset_files(name)))
+    return {key: value for key, value in layer.items() if key not in ("extends", "published")}
+
+
+def preset_published(name: str) -> Layer:
+    """What a preset says of its original's data and outcome, as written; empty where it has none."""
+    published: Layer = merge(*map(_read, preset_files(name))).get("published", {})
+    return published
 
 
 def default_layer() -> Layer:
@@ -40,7 +62,7 @@ def default_layer() -> Layer:
 
 @cache
 def _read(name: str) -> Layer:
-    layer: Layer = documents.parse(preset_text(name), f"{name}.yaml")
+    layer: Layer = documents.parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
     return layer
 
 

@@ -12,7 +12,6 @@ from pydantic_core import ErrorDetails
 
 from llm360.errors import nearest
 from llm360.spec.base import Section
-from llm360.spec.layers import preset_names
 
 
 class Problem(NamedTuple):
@@ -137,7 +136,7 @@ def _fields_along(loc: Sequence[str | int], root: type[BaseModel]) -> Iterator[F
 def _missing(loc: Sequence[str | int]) -> str:
     if any(isinstance(part, int) for part in loc):
         return "needs a value"
-    return f"needs a value; set it, or name a preset that has it ({', '.join(preset_names())})"
+    return "needs a value; set it, or name a preset that has it (`llm360 presets list`)"
 
 
 def _unknown(loc: Sequence[str | int], root: type[Section]) -> str:

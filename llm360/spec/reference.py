@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm360.spec.identity import IDENTITY, is_identity
-from llm360.spec.layers import default_layer, preset_names
+from llm360.spec.layers import default_layer
 from llm360.spec.run import API_VERSION, KIND
 from llm360.spec.schema import Schema, spec_schema
 
@@ -17,7 +17,7 @@ _INTRODUCTION = f"""\
 <!-- Written by `llm360 spec reference`; do not edit. -->
 
 `apiVersion: {API_VERSION}`, `kind: {KIND}`. The same YAML serves `kubectl apply` and `llm360 run`. Every field is
-optional: what is not stated comes from the preset ({", ".join(f"`{name}`" for name in preset_names())}), then from the
+optional: what is not stated comes from the preset ([the presets](../presets.md)), then from the
 built-in default below. `llm360 spec resolve FILE` prints the complete result.
 
 Fields marked **identity** decide what the release contains: {", ".join(f"`{path}`" for path in IDENTITY)}.

@@ -76,7 +76,8 @@ def read_document(source: str) -> Any:
     if source == "-":
         return documents.read(sys.stdin, "standard input")
     if source in layers.preset_names():
-        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": source}, "spec": {"preset": source}}
+        metadata = {"name": source.replace(".", "-")}  # pythia-1.4b: a run's name has no dots
+        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": {"preset": source}}
     path = Path(source)
     try:
         with path.open(encoding="utf-8") as stream:
@@ -84,9 +85,9 @@ def read_document(source: str) -> Any:
     except FileNotFoundError:
         names = layers.preset_names()
         if path.suffix or len(path.parts) > 1:
-            raise InputError(f"there is no file '{source}'; presets are {', '.join(names)}") from None
+            raise InputError(f"there is no file '{source}', and no preset; {layers.WHERE_PRESETS_ARE}") from None
         raise InputError(
-            f"there is no preset and no file '{source}'{nearest(source, names)}; presets are {', '.join(names)}"
+            f"there is no preset and no file '{source}'{nearest(source, names)}; {layers.WHERE_PRESETS_ARE}"
         ) from None
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror}") from None
@@ -137,7 +138,7 @@ def _base_layer(root: Mapping[str, Any]) -> tuple[layers.Layer, list[Problem]]:
     names = layers.preset_names()
     if preset not in names:
         hint = nearest(preset, names) if isinstance(preset, str) else ""
-        sentence = f"there is no preset {shown(preset)}{hint}; presets are {', '.join(names)}"
+        sentence = f"there is no preset {shown(preset)}{hint}; {layers.WHERE_PRESETS_ARE}"
         return defaults, [Problem("preset", sentence)]
     return layers.merge(defaults, layers.preset_layer(preset)), []
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llm360.canonical import canonical_json, digest_of
 from llm360.errors import SpecError
-from llm360.spec.base import Name, Section, optional, setting
+from llm360.spec.base import ObjectName, Section, optional, setting
 from llm360.spec.checkpoints import Checkpoints
 from llm360.spec.cluster import Cluster
 from llm360.spec.data import Data, FillInTheMiddle, OptimizerState, Remainder
@@ -38,7 +38,7 @@ NO_STORE = (
 class ResolvedSpec(Section):
     """`spec` with every value filled in; `None` only where a complete run is without."""
 
-    preset: Name | None = optional("Preset whose values hold where this specification states none.")
+    preset: ObjectName | None = optional("Preset whose values hold where this specification states none.")
     model: Model = setting("The architecture.")
     tokenizer: Tokenizer = setting("The tokenizer.")
     data: Data = setting("What the run reads.")

@@ -149,3 +149,10 @@ def test_an_order_pickles_and_compares_by_value():
     order = StageOrder((10, 10), 4, "carry")
     assert order.num_steps == 5
     assert pickle.loads(pickle.dumps(order)) == order == StageOrder((10, 10), 4, "carry")
+
+
+@pytest.mark.parametrize("remainder", ["drop", "carry"])
+@pytest.mark.parametrize("chunk_rows", [(10, 7, 9), (3, 3, 4), (12,)])
+def test_chunks_end_at_the_steps_that_end_them(chunk_rows, remainder):
+    order = StageOrder(chunk_rows, 3, remainder)
+    assert set(order.chunk_end_steps()) == {step for step in range(order.num_steps + 1) if order.is_chunk_end(step)}

@@ -1,6 +1,16 @@
 """Defaults, presets, and how one layer lies over another."""
 
-from llm360.spec.layers import default_layer, fill_derived, merge, preset_layer, preset_names, without_nulls
+from llm360.spec.layers import (
+    default_layer,
+    fill_derived,
+    merge,
+    preset_files,
+    preset_layer,
+    preset_names,
+    preset_published,
+    preset_text,
+    without_nulls,
+)
 
 
 def test_upper_layer_wins_field_by_field():
@@ -51,4 +61,28 @@ def test_schedule_of_a_stage_is_filled_from_the_training():
 
 
 def test_built_in_values_are_no_preset():
-    assert preset_names() == ("amber-7b", "amber-tiny")
+    assert not any(name.startswith("_") for name in preset_names())
+
+
+def test_a_preset_lies_over_those_that_it_extends():
+    assert preset_files("pythia-70m-deduped") == ("_pythia", "pythia-70m", "pythia-70m-deduped")
+    base, deduped = preset_layer("pythia-70m"), preset_layer("pythia-70m-deduped")
+    assert base["training"]["batchSize"] == 1024
+    assert base.pop("release")["description"] != deduped.pop("release")["description"]
+    assert base == deduped
+
+
+def test_what_was_published_is_not_part_of_the_layer():
+    assert preset_published("pythia-70m") == {
+        "parameters": 70_426_624,
+        "totalSteps": 143_000,
+        "totalTokens": 299_892_736_000,
+        "checkpoints": 154,
+    }
+    assert preset_published("amber-tiny") == {}
+    assert not {"extends", "published"} & set(preset_layer("pythia-70m"))
+
+
+def test_text_of_a_preset_shows_its_base_first():
+    text = preset_text("pythia-70m")
+    assert text.index("===== _pythia.yaml") < text.index("batchSize: 1024") < text.index("===== pythia-70m.yaml")

@@ -182,9 +182,12 @@ def test_run_without_a_store_is_refused_unless_allowed():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("amber-tinny", "there is no preset and no file 'amber-tinny' (did you mean 'amber-tiny'?); presets are"),
-        ("zzz", "there is no preset and no file 'zzz'; presets are amber-7b, amber-tiny"),
-        ("nowhere/run.yaml", "there is no file 'nowhere/run.yaml'; presets are amber-7b, amber-tiny"),
+        (
+            "amber-tinny",
+            "there is no preset and no file 'amber-tinny' (did you mean 'amber-tiny'?); `llm360 presets list`",
+        ),
+        ("zzz", "there is no preset and no file 'zzz'; `llm360 presets list` shows"),
+        ("nowhere/run.yaml", "there is no file 'nowhere/run.yaml', and no preset; `llm360 presets list` shows"),
         ("run.yml", "there is no file 'run.yml'"),
         (".", ".: cannot be read: Is a directory"),
     ],

@@ -1,0 +1,69 @@
+"""The presets as the trainer builds them: size, first values, groups of the optimizer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from llm360.facts import num_parameters
+from llm360.spec import load_run, preset_names
+from llm360_trainer.model import Decoder, initial_tensor
+from llm360_trainer.model import num_parameters as num_built_parameters
+from llm360_trainer.optim import build_optimizer, set_learning_rate
+from llm360_trainer.train.settings import decoder_config, optimizer_settings
+
+NAMES = [name for name in preset_names() if not name.endswith("-deduped")]
+CUT_STD = 0.8796  # of a unit normal cut at 2: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def run(request):
+    return load_run(request.param, require_store=False)
+
+
+def test_decoder_has_as_many_parameters_as_the_formula_says(run):
+    assert num_built_parameters(decoder_config(run.spec.model)) == num_parameters(run.spec.model)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "law"),
+    [
+        ("embed.weight", "embedding"),
+        ("head.weight", "hidden"),
+        ("layers.1.self_attn.q_proj.weight", "hidden"),
+        ("layers.1.mlp.up_proj.weight", "hidden"),
+        ("layers.1.self_attn.o_proj.weight", "output"),
+        ("layers.1.mlp.down_proj.weight", "output"),
+    ],
+)
+def test_first_values_have_the_presets_deviation(run, tensor, law):
+    wanted = getattr(run.spec.model.initialization, law)
+    values = initial_tensor(tensor, (256, 512), decoder_config(run.spec.model), run.spec.training.seed)
+    std = wanted.std * (CUT_STD if wanted.kind == "truncated_normal" else 1.0)
+    assert values.std().item() == pytest.approx(std, rel=0.01)
+    assert values.mean().item() == pytest.approx(0.0, abs=std / 64)
+    if wanted.cut is not None:
+        assert values.abs().max().item() <= wanted.cut
+
+
+def test_groups_are_the_originals(run):
+    """Amber decays everything; Megatron, GPT-NeoX and Cerebras spare biases and norms; muP slows layers' matrices."""
+    sizes = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 8, "num_layers": 1}
+    heads = {"num_heads": 1, "num_kv_heads": 1, "head_dim": 16, "rotary_fraction": 1.0}
+    model = Decoder(replace(decoder_config(run.spec.model), **sizes, **heads))
+    optimizer = build_optimizer(model, optimizer_settings(run))
+    set_learning_rate(optimizer, 1.0)
+    found = {
+        id(parameter): (group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    decays_all = run.spec.preset.startswith("amber")
+    multiplier = run.spec.training.optimizer.matrix_learning_rate_multiplier
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2
+        decay = 0.1 if is_matrix or decays_all else 0.0
+        assert found[id(parameter)] == (decay, multiplier if is_matrix and name.startswith("layers.") else 1.0), name
+    group = optimizer.param_groups[0]
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert (group["betas"], group["eps"]) == ((0.9, 0.95), 1e-9 if "crystal" in run.spec.preset else 1e-8)
