@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm360.cli.arguments import add_output
+from llm360.errors import InputError, nearest
 from llm360.release.create import open_release
+from llm360.release.entries import Stage
 from llm360.release.history import CheckpointEntry, History
 from llm360.report.text import short_bytes, short_count, short_digest
 from llm360.storage import open_storage
@@ -17,6 +19,7 @@ EPILOG = """\
 examples:
   llm360 ls runs/amber-tiny             checkpoints, attempts and stages
   llm360 ls runs/amber-tiny --all       also checkpoints that a restart or a rewind gave up
+  llm360 ls runs/crystal --stage stage2 the checkpoints of one stage, by its name or number
   llm360 ls https://host/run -o json    the same, with whole digests
 """
 
@@ -26,20 +29,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
     parser.add_argument("--all", action="store_true", help="also checkpoints that are no longer the run's")
+    parser.add_argument("--stage", metavar="NAME|NUMBER", help="only checkpoints of this stage (default: of all)")
     add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the ledger and print what it lists."""
-    facts = listing(open_release(open_storage(args.uri)).history(), every=args.all)
+    facts = listing(open_release(open_storage(args.uri)).history(), every=args.all, stage=args.stage)
     print(json.dumps(facts, indent=2) if args.output == "json" else describe(facts))
     return 0
 
 
-def listing(history: History, *, every: bool = False) -> dict[str, Any]:
-    """What `ls` shows, as JSON values."""
+def listing(history: History, *, every: bool = False, stage: str | None = None) -> dict[str, Any]:
+    """What `ls` shows, as JSON values.
+
+    Args:
+        history: What the ledger says.
+        every: Also checkpoints that were given up.
+        stage: Name or index of the stage whose checkpoints are listed; None lists those of all.
+
+    Raises:
+        InputError: there is no such stage.
+    """
     known = list(history.all_checkpoints.values()) if every else history.branch
+    if stage is not None:
+        wanted = find_stage(history, stage)
+        known = [checkpoint for checkpoint in known if checkpoint.body.stage == wanted.stage]
     return {
         "config": history.config_digest,
         "head": history.head.name if history.head else None,
@@ -72,10 +88,27 @@ def listing(history: History, *, every: bool = False) -> dict[str, Any]:
     }
 
 
+def find_stage(history: History, stage: str) -> Stage:
+    """The stage of a name or an index.
+
+    Raises:
+        InputError: the ledger has no such stage.
+    """
+    for pinned in history.stages:
+        if stage in (pinned.name, str(pinned.stage)):
+            return pinned
+    names = [pinned.name for pinned in history.stages]
+    raise InputError(
+        f"there is no stage '{stage}'{nearest(stage, names)}; stages pinned so far are {', '.join(names) or 'none'}"
+    )
+
+
 def _checkpoint(history: History, checkpoint: CheckpointEntry) -> dict[str, Any]:
     body = checkpoint.body
+    first_step = next((pinned.step for pinned in history.stages if pinned.stage == body.stage), 0)
     return {
         "step": body.step,
+        "stageStep": body.step - first_step,
         "tokens": body.tokens,
         "labels": list(body.labels),
         "published": body.published,
@@ -101,6 +134,7 @@ def describe(facts: dict[str, Any]) -> str:
             short_count(item["tokens"]),
             ",".join(item["labels"]) or ("-" if item["published"] else "(resume)"),
             _or_dash(item["stage"]),
+            f"{item['stageStep']:,}",
             _or_dash(item["chunk"]),
             f"a{item['attempt']:03d}",
             short_bytes(item["bytes"]),
@@ -121,7 +155,10 @@ def describe(facts: dict[str, Any]) -> str:
     ]  # fmt: skip
     return "\n\n".join(
         [
-            table(("STEP", "TOKENS", "LABELS", "STAGE", "CHUNK", "ATTEMPT", "SIZE", "MODEL DIGEST", ""), checkpoints),
+            table(
+                ("STEP", "TOKENS", "LABELS", "STAGE", "STAGE STEP", "CHUNK", "ATTEMPT", "SIZE", "MODEL DIGEST", ""),
+                checkpoints,
+            ),
             table(("ATTEMPT", "CLAIMED", "FROM STEP", "WORKERS"), attempts),
             table(("STAGE", "NAME", "FROM STEP", "STEPS", "BATCH ROWS", "CHUNKS", "MANIFEST", "DATA"), stages),
             "complete" if facts["complete"] else "in progress",

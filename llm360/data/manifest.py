@@ -87,7 +87,9 @@ class DataManifest(_Model):
     sources: tuple[Source, ...] = Field(min_length=1)
     chunks: tuple[Chunk, ...] = Field(min_length=1)
     tokenizer: TokenizerInfo
-    shuffle: str = Field(description="How rows were ordered: `global`, `none`, or `input` for imported rows.")
+    shuffle: str = Field(
+        description="How rows were ordered: `global`, `none`, `deal`, `chunk`, or `input` for imported rows."
+    )
     seed: int | None = Field(default=None, ge=0, description="Seed of the order, where one was used.")
     unigram_entropy: float = Field(ge=0, description="Entropy in nats of the distribution of all rows' label ids.")
     recipe: dict[str, Any] = Field(description="How the data was made: arguments and digests of the inputs.")

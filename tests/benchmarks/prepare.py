@@ -28,9 +28,10 @@ import pyarrow.parquet as pq
 
 from llm360.storage import open_storage
 from llm360_trainer.prepare.inputs import SourceSpec
-from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
+from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.recipes import python_code, python_docs
 from llm360_trainer.prepare.runner import ray_session
+from llm360_trainer.prepare.settings import PrepareSettings
 from llm360_trainer.prepare.tokenize import train_tokenizer
 
 SAMPLE_SECONDS = 0.1

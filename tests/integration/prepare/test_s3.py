@@ -6,8 +6,9 @@ from fractions import Fraction
 from llm360.data.verify import verify_data
 from llm360.storage import StorageOptions, open_storage
 from llm360_trainer.prepare.inputs import SourceSpec
-from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
+from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.runner import InProcess
+from llm360_trainer.prepare.settings import PrepareSettings
 
 
 def test_bucket_and_folder_give_the_same_data(corpus, contents, tmp_path, s3_bucket):

@@ -40,6 +40,7 @@ class CheckpointWriter:
         rename: From a parameter's name in the module to its Hugging Face name.
         model_dtype: Of the tensors in the model folder; the state is always fp32.
         model_files: Small files of the model folder by name (`config.json`, `tokenizer.json`, …), written by rank 0.
+            Others may be set between two checkpoints, since a later stage may know more tokens.
         on_wait: Takes a sentence for a person when an upload waits for the store, and when it goes on.
 
     Raises:
@@ -58,7 +59,7 @@ class CheckpointWriter:
         self._storage = storage
         self._rename = rename
         self._model_dtype = model_dtype
-        self._model_files = dict(model_files)
+        self.model_files = model_files
         self._on_wait = on_wait
         self._host: dict[str, torch.Tensor] = {}
         self._writing: _Writing | None = None
@@ -88,7 +89,7 @@ class CheckpointWriter:
         small_files: dict[str, bytes] = {}
         if rank == 0:
             sizes = {name: p.numel() * self._model_dtype.itemsize for name, p in parameters.items()}
-            small_files = self._model_files | {INDEX_NAME: index_json(groups, sizes)}
+            small_files = {**self.model_files, INDEX_NAME: index_json(groups, sizes)}
         job = Job(
             step=step,
             storage=self._storage.at(prefix),

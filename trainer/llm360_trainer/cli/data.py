@@ -9,16 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm360.cli.arguments import add_command, add_output
-from llm360.errors import InputError
+from llm360.errors import InputError, nearest
 from llm360.storage import open_storage
 
 if TYPE_CHECKING:
     from llm360.data.manifest import DataManifest
+    from llm360_trainer.prepare.inputs import SourceSpec
 
 PREPARE_EXAMPLES = """\
 A document is a line (or a whole file) of .txt, the "text" of a line of .jsonl[.gz|.zst], or of a Parquet row. Its
@@ -83,10 +86,11 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
     add(
         "--source",
         dest="sources",
-        metavar="NAME=PATH[:WEIGHT]",
+        metavar="NAME=PATH[:WEIGHT][:TIMESx]",
         action="append",
         required=True,
-        help="a file, folder or glob, local or s3://, and its relative share of the rows; again for more",
+        help="a file, folder or glob, local or s3://, its relative share of the rows, and how often each row is there"
+        " to be taken (3x, 0.5x; default: 1x); again for more",
     )
     add("--tokenizer", metavar="FILE", required=True, help="tokenizer.json, or a folder that holds it")
     add("--sequence-length", metavar="N", type=int, required=True, help="inputs of a row; it has N+1 ids")
@@ -95,9 +99,30 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="URI", required=True, help="where the data goes: a folder or s3://bucket/prefix")
     add(
         "--shuffle",
-        choices=("global", "none"),
+        choices=("global", "none", "deal", "chunk"),
         default="global",
-        help="over all rows, or source after source in the order of the input (default: global)",
+        help="over all rows; source after source in the order of the input; row j of a source dealt to chunk j mod K"
+        " (Amber); dealt, then shuffled in each chunk (K2) (default: global)",
+    )
+    add(
+        "--labels",
+        choices=("next_token", "inside"),
+        default="next_token",
+        help="rows of N+1 ids with N predictions, or of N ids with N-1 (K2) (default: next_token)",
+    )
+    add(
+        "--packing",
+        choices=("disjoint", "overlapping"),
+        default="disjoint",
+        help="rows share no id, or each begins with the last id of the one before (CrystalCoder) (default: disjoint)",
+    )
+    add(
+        "--fim",
+        metavar="SOURCE=RATE[/SPM_RATE]",
+        action="append",
+        default=[],
+        help="fill-in-the-middle: turn around so many of a source's documents, of these so many with their suffix first"
+        " (default: 0.5); again for more",
     )
     add(
         "--txt-document",
@@ -140,14 +165,15 @@ def _configure_show(parser: argparse.ArgumentParser) -> None:
 def run_prepare(args: argparse.Namespace) -> int:
     """Prepare, and say what came out."""
     from llm360_trainer.prepare.inputs import parse_source
-    from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
+    from llm360_trainer.prepare.pipeline import prepare
     from llm360_trainer.prepare.progress import ProgressLine
     from llm360_trainer.prepare.runner import ray_session
+    from llm360_trainer.prepare.settings import PrepareSettings
 
     if args.cpus is not None and args.cpus < 1:
         raise InputError(f"--cpus is {args.cpus}; it must be at least 1")
     settings = PrepareSettings(
-        sources=tuple(parse_source(source) for source in args.sources),
+        sources=with_fim([parse_source(source) for source in args.sources], args.fim),
         tokenizer=read_tokenizer(args.tokenizer),
         sequence_length=args.sequence_length,
         chunks=args.chunks,
@@ -156,11 +182,29 @@ def run_prepare(args: argparse.Namespace) -> int:
         txt_document=args.txt_document,
         eos=args.eos,
         max_rows=args.max_rows,
+        labels=args.labels,
+        packing=args.packing,
     )
     session = partial(ray_session, args.address, args.cpus)
     manifest = prepare(settings, open_storage(args.out), session=session, say=_say, progress=ProgressLine())
     _print_manifest(manifest, args.output)
     return 0
+
+
+def with_fim(sources: Sequence[SourceSpec], wanted: Sequence[str]) -> tuple[SourceSpec, ...]:
+    """The sources, with fill-in-the-middle in those that `--fim` names.
+
+    Raises:
+        InputError: an argument is not of its form, or names no source.
+    """
+    from llm360_trainer.prepare.fim import parse_fim
+
+    rates = dict(parse_fim(text) for text in wanted)
+    names = [source.name for source in sources]
+    for name in rates:
+        if name not in names:
+            raise InputError(f"--fim names the source '{name}'{nearest(name, names)}; sources are {', '.join(names)}")
+    return tuple(replace(source, fim=rates.get(source.name, source.fim)) for source in sources)
 
 
 def run_import(args: argparse.Namespace) -> int:

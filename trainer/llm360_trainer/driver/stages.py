@@ -17,7 +17,9 @@ from llm360.release.history import History
 from llm360.release.writer import check_stage
 from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
-from llm360_trainer.prepare.recipes import prepare_recipe
+from llm360_trainer.prepare.fim import FimRates
+from llm360_trainer.prepare.recipes import RecipeSettings, check_recipe, prepare_recipe
+from llm360_trainer.prepare.tokenize import describe_difference, load_tokenizer
 from llm360_trainer.train.plan import StagePlan
 
 
@@ -36,15 +38,20 @@ def plan_stages(
         InputError: data missing and no recipe, or data that does not fit the specification; names the field.
         StorageError: the data cannot be read.
     """
+    found = [existing_data(run, stage, open_storage(stage.uri, options)) for stage in run.stages]
     plans: list[StagePlan] = []
     for index, stage in enumerate(run.stages):
         storage = open_storage(stage.uri, options)
-        manifest, digest = find_data(run, stage, storage, say, before_preparing)
-        check_data(run, stage, manifest)
+        previous = plans[-1] if plans else None
+        data = found[index]
+        if data is None:
+            before_preparing()
+            data = prepare_data(run, stage, storage, say, previous.tokenizer if previous else None)
+        manifest, digest = data
         order = StageOrder(manifest.chunk_rows, stage.batch_size, stage.remainder)
         num_steps = min(order.num_steps, stage.steps or order.num_steps)
         check_schedule(stage, num_steps)
-        previous = plans[-1] if plans else None
+        first_step = previous.last_step if previous else 0
         plans.append(
             StagePlan(
                 index=index,
@@ -53,46 +60,70 @@ def plan_stages(
                 manifest_digest=digest,
                 tokenizer=read_tokenizer(storage, manifest),
                 order=order,
-                first_step=previous.last_step if previous else 0,
+                first_step=first_step,
                 num_steps=num_steps,
-                first_tokens=previous.tokens_after(previous.last_step) if previous else 0,
+                first_tokens=previous.tokens_after(first_step) if previous else 0,
                 checkpoint_every=stage.checkpoint_every,
+                moments_from=previous.moments_from if previous and stage.optimizer_state == "carry" else first_step,
             )
         )
-    check_tokenizers(plans)
+    check_tokenizers(run, plans)
     return tuple(plans)
 
 
-def find_data(
-    run: ResolvedRun,
-    stage: ResolvedStage,
-    storage: Storage,
-    say: Callable[[str], None],
-    before_preparing: Callable[[], None],
-) -> tuple[DataManifest, str]:
-    """The stage's manifest and its digest; its recipe prepares the data where there is none.
+def existing_data(run: ResolvedRun, stage: ResolvedStage, storage: Storage) -> tuple[DataManifest, str] | None:
+    """The stage's manifest and its digest where they are there; None where a recipe will make them.
 
     Raises:
-        InputError: reason DataMissing: there is no data and no recipe.
+        InputError: the data does not fit the specification, or (reason DataMissing) there is none and no recipe.
     """
     try:
-        return load_manifest(storage)
+        manifest, digest = load_manifest(storage)
     except InputError as error:
         if error.reason != "DataMissing" or stage.recipe is None:
             raise
-    before_preparing()
+        check_recipe(stage.recipe, stage.mix)
+        return None
+    check_data(run, stage, manifest)
+    return manifest, digest
+
+
+def prepare_data(
+    run: ResolvedRun, stage: ResolvedStage, storage: Storage, say: Callable[[str], None], tokenizer: bytes | None
+) -> tuple[DataManifest, str]:
+    """Have the stage's recipe make its data.
+
+    Args:
+        run: The specification.
+        stage: One whose recipe is named.
+        storage: Where its data goes.
+        say: Takes sentences for whoever watches.
+        tokenizer: That of the stage before, which all share; None has the recipe train one.
+
+    Returns:
+        The manifest and its digest.
+    """
+    assert stage.recipe is not None
     say(f"preparing the data of stage '{stage.name}' by the recipe '{stage.recipe}'")
     prepare_recipe(
-        stage.recipe,
+        RecipeSettings(
+            name=stage.recipe,
+            sequence_length=run.spec.training.sequence_length,
+            vocab_size=run.spec.model.vocab_size,
+            chunks=stage.chunks or 1,
+            batch_size=stage.batch_size,
+            seed=run.spec.training.seed,
+            mix=stage.mix,
+            fim=None if stage.fim is None else FimRates(stage.fim.rate, stage.fim.spm_rate),
+            sentinels=any(other.fim is not None for other in run.stages),
+            tokenizer=tokenizer,
+        ),
         storage,
-        sequence_length=run.spec.training.sequence_length,
-        vocab_size=run.spec.model.vocab_size,
-        chunks=stage.chunks or 1,
-        batch_size=stage.batch_size,
-        seed=run.spec.training.seed,
         say=say,
     )
-    return load_manifest(storage)
+    manifest, digest = load_manifest(storage)
+    check_data(run, stage, manifest)
+    return manifest, digest
 
 
 def check_data(run: ResolvedRun, stage: ResolvedStage, manifest: DataManifest) -> None:
@@ -194,16 +225,22 @@ def stage_entry(run: ResolvedRun, plan: StagePlan, attempt: int) -> Stage:
     )
 
 
-def check_tokenizers(plans: list[StagePlan]) -> None:
-    """All stages share one tokenizer, since one model is trained on them.
+def check_tokenizers(run: ResolvedRun, plans: Sequence[StagePlan]) -> None:
+    """One model is trained on all stages: a later tokenizer may know more tokens, but none under another id.
 
     Raises:
-        InputError: two stages were made with different tokenizers.
+        InputError: reason TokenizerDiffers; names the stages and the first token that differs.
     """
     for before, after in pairwise(plans):
-        if before.manifest.tokenizer.digest != after.manifest.tokenizer.digest:
+        if before.manifest.tokenizer.digest == after.manifest.tokenizer.digest:
+            continue
+        problem = "they cannot be compared, since no tokenizer.json lies beside the data"
+        if before.tokenizer is not None and after.tokenizer is not None:
+            problem = describe_difference(load_tokenizer(before.tokenizer), load_tokenizer(after.tokenizer))
+        if problem:
             raise InputError(
-                f"stages {before.index} and {after.index} were made with different tokenizers"
-                f" ({before.manifest.tokenizer.digest}, {after.manifest.tokenizer.digest}); prepare both with the same",
+                f"spec.data.stages[{after.index}]: the data of stage '{run.stages[after.index].name}' was made with a"
+                f" tokenizer that does not continue that of stage '{run.stages[before.index].name}': {problem}; prepare"
+                " both with the same one, or with one that only adds tokens",
                 reason="TokenizerDiffers",
             )

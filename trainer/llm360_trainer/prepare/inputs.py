@@ -22,6 +22,7 @@ from llm360.canonical import DIGEST_PREFIX, digest_of
 from llm360.errors import InputError, ObjectNotFoundError
 from llm360.storage import ObjectInfo, Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.documents import num_row_groups
+from llm360_trainer.prepare.fim import FimRates
 
 # Bytes of a file that one task reads. Small enough to keep all cores busy, large enough not to be felt.
 SPLIT_BYTES = 64 * 2**20
@@ -49,14 +50,18 @@ class SourceSpec:
     Args:
         name: Stands in the manifest and in metrics.
         path: A file, a folder or a glob; local or an address that `open_storage` takes.
-        weight: Relative share of the rows in the mix; None takes everything once.
+        weight: Relative share of the rows in the mix; None takes everything there is.
         options: How to reach the path's store.
+        times: How often every row is there to be taken: a whole number, or a share below 1 of the rows once.
+        fim: How often documents are turned around for fill-in-the-middle, drawn anew each time; None never.
     """
 
     name: str
     path: str
     weight: Fraction | None = None
     options: StorageOptions = NO_OPTIONS
+    times: Fraction = Fraction(1)
+    fim: FimRates | None = None
 
 
 @dataclass(frozen=True)
@@ -99,24 +104,45 @@ class Split:
 
 
 def parse_source(text: str) -> SourceSpec:
-    """Read `NAME=PATH[:WEIGHT]`.
+    """Read `NAME=PATH[:WEIGHT][:TIMESx]`.
 
     Raises:
-        InputError: a part is missing, or the weight is not above 0.
+        InputError: a part is missing, the weight is not above 0, or the times are neither whole nor below 1.
     """
     name, separator, path = text.partition("=")
     if not (separator and name and path):
-        raise InputError(f"source {text!r} is not NAME=PATH[:WEIGHT], for example wiki=data/wiki/*.jsonl:0.3")
+        raise InputError(f"source {text!r} is not NAME=PATH[:WEIGHT][:TIMESx], for example wiki=data/wiki/*.jsonl:0.3")
+    path, times = _split_number(path, "x")
+    path, weight = _split_number(path, "")
+    if weight is not None and weight <= 0:
+        raise InputError(
+            f"source '{name}' has weight {float(weight):g}; a weight must be above 0 (leave the source out instead)"
+        )
+    check_times(name, Fraction(1) if times is None else times)
+    return SourceSpec(name, path, weight, times=Fraction(1) if times is None else times)
+
+
+def _split_number(path: str, suffix: str) -> tuple[str, Fraction | None]:
+    """What stands before `:NUMBER<suffix>` at a path's end, and the number; None where there is none."""
     head, _, tail = path.rpartition(":")
-    if not head:
-        return SourceSpec(name, path)
+    if not head or not tail.endswith(suffix):
+        return path, None
     try:
-        weight = Fraction(tail)
+        return head, Fraction(tail.removesuffix(suffix))
     except (ValueError, ZeroDivisionError):
-        return SourceSpec(name, path)
-    if weight <= 0:
-        raise InputError(f"source '{name}' has weight {tail}; a weight must be above 0 (leave the source out instead)")
-    return SourceSpec(name, head, weight)
+        return path, None
+
+
+def check_times(name: str, times: Fraction) -> None:
+    """Refuse rows taken a number of times that would not treat them alike.
+
+    Raises:
+        InputError: neither a whole number nor between 0 and 1.
+    """
+    if times <= 0 or (times > 1 and times.denominator != 1):
+        raise InputError(
+            f"source '{name}' is taken {float(times):g} times; take a whole number, or a share below 1 of its rows"
+        )
 
 
 def check_sources(sources: Sequence[SourceSpec]) -> None:

@@ -34,12 +34,16 @@ class Layout:
     """Where every row goes.
 
     Args:
-        available: Rows that each source's ids fill.
+        available: Rows of each source that there are to be taken, those of a source taken several times counted so
+            often.
         taken: Rows of each source in the data set.
         chunk_rows: Rows of each chunk.
         shard_rows: Rows of each shard but a chunk's last.
         seed: Seed of the global shuffle; None keeps the order of the input, source after source.
         prefix: Folder of the shards.
+        copies: How often each source's rows are there; None: all once.
+        periods: Where rows are dealt to the chunks: row i of a source goes to the chunks c with c mod period = i mod
+            period. None: they are not dealt.
     """
 
     available: tuple[int, ...]
@@ -48,6 +52,12 @@ class Layout:
     shard_rows: int
     seed: int | None
     prefix: str
+    copies: tuple[int, ...] | None = None
+    periods: tuple[int, ...] | None = None
+
+    def distinct(self, source: int) -> int:
+        """Rows of a source of which no two are copies of one."""
+        return self.available[source] // (self.copies[source] if self.copies else 1)
 
     @property
     def rows(self) -> int:
@@ -58,8 +68,10 @@ class Layout:
         """Where rows[n] of a source go in the whole order; -1 for those that are not taken.
 
         With a shuffle, which rows of a source are taken is drawn from the seed as well; without one they are its
-        first.
+        first. Numbers count the copies of a source's rows one after another.
         """
+        if self.periods is not None:
+            return self._dealt(source, rows)
         order = rows
         if self.seed is not None:
             order = Permutation(self.available[source], self.seed, f"rows of source {source}")(rows)
@@ -69,6 +81,21 @@ class Layout:
         if self.seed is not None:
             places[is_taken] = Permutation(self.rows, self.seed, "order of rows")(places[is_taken])
         return places
+
+    def _dealt(self, source: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of dealt rows: a chunk holds source after source, each in its order, unless a seed shuffles it."""
+        assert self.periods is not None
+        chunks, period, distinct = len(self.chunk_rows), self.periods[source], self.distinct(source)
+        copy, row = rows // distinct, rows % distinct
+        chunk = row % period + copy * period
+        in_each = [rows_taken // chunks for rows_taken in self.taken]
+        inside = sum(in_each[:source]) + row // period
+        is_taken = (chunk < chunks) & (row // period < in_each[source])
+        if self.seed is not None:
+            for number in np.unique(chunk[is_taken]).tolist():
+                here = is_taken & (chunk == number)
+                inside[here] = Permutation(sum(in_each), self.seed, f"rows of chunk {number}")(inside[here])
+        return np.where(is_taken, chunk * sum(in_each) + inside, -1)
 
     @cached_property
     def shards(self) -> tuple[ShardPlan, ...]:
@@ -92,13 +119,15 @@ def plan_layout(
     row_bytes: int,
     seed: int | None,
     prefix: str,
+    times: Sequence[Fraction] | None = None,
+    is_dealt: bool = False,
 ) -> Layout:
     """Decide how many rows of each source are taken and how they fall into chunks.
 
-    Without weights every row is taken once. With weights the mix is as large as it can be without repeating any
-    source: the source that runs out first sets the size, of the others only a part is taken. `max_rows` makes the
-    mix smaller; without weights sources then share it by their sizes. Chunks differ by at most one row, the first
-    ones having more.
+    Without weights every row is taken as often as it is there. With weights the mix is as large as it can be without
+    taking any row oftener: the source that runs out first sets the size, of the others only a part is taken. `max_rows`
+    makes the mix smaller; without weights sources then share it by their sizes. Chunks differ by at most one row, the
+    first ones having more. Where rows are dealt, every chunk has as many of each source; the rest is left out.
 
     Args:
         names: Of the sources, for messages.
@@ -107,26 +136,55 @@ def plan_layout(
         chunks: How many.
         max_rows: Most rows of all sources together; None takes as many as there are.
         row_bytes: Bytes of a row's ids.
-        seed: Of the global shuffle; None keeps the order.
+        seed: Of the shuffle; None keeps the order.
         prefix: Folder of the shards.
+        times: How often each source's rows are there: whole numbers, or shares below 1. None: all once.
+        is_dealt: Whether row after row of a source goes to chunk after chunk.
 
     Raises:
-        InputError: there are not enough rows.
+        InputError: there are not enough rows, or rows cannot be dealt so often.
     """
+    times = times or [Fraction(1)] * len(names)
     empty = [name for name, rows in zip(names, available, strict=True) if rows == 0]
     if empty:
         raise InputError(
             f"source {', '.join(empty)} has too little text to fill one row of {row_bytes} bytes of ids;"
             " add text, shorten --sequence-length or leave the source out"
         )
-    given = [weight for weight in weights if weight is not None]
-    if max_rows is not None and not given:
-        given = [Fraction(rows) for rows in available]
-    taken = apportion(available, given, max_rows) if given else tuple(available)
-    rows = sum(taken)
-    if rows < chunks:
+    copies = tuple(max(1, int(often)) for often in times)
+    there = tuple(rows * copy for rows, copy in zip(available, copies, strict=True))
+    periods = None
+    if is_dealt:
+        periods = tuple(deal_period(name, chunks, often) for name, often in zip(names, times, strict=True))
+        in_each = [rows // period for rows, period in zip(available, periods, strict=True)]
+        taken = tuple(rows * chunks for rows in in_each)
+        chunk_rows = (sum(in_each),) * chunks
+    else:
+        at_most = [int(rows * often) for rows, often in zip(available, times, strict=True)]
+        given = [weight for weight in weights if weight is not None]
+        if max_rows is not None and not given:
+            given = [Fraction(rows) for rows in at_most]
+        taken = apportion(at_most, given, max_rows) if given else tuple(at_most)
+        chunk_rows = plan_chunk_rows(sum(taken), chunks)
+    if min(chunk_rows) == 0:
+        rows = sum(taken) or sum(available)
         raise InputError(f"the data set has {rows} rows, too few for {chunks} chunks; add text or ask for fewer chunks")
-    return Layout(tuple(available), taken, plan_chunk_rows(rows, chunks), plan_shard_rows(row_bytes), seed, prefix)
+    return Layout(there, taken, chunk_rows, plan_shard_rows(row_bytes), seed, prefix, copies, periods)
+
+
+def deal_period(name: str, chunks: int, times: Fraction) -> int:
+    """After how many rows of a source the deal comes back to the same chunk.
+
+    Raises:
+        InputError: so many chunks cannot have every row that often.
+    """
+    period = chunks / times
+    if period.denominator != 1:
+        raise InputError(
+            f"source {name} is taken {times} times and cannot be dealt to {chunks} chunks so that each has as many"
+            " rows; take a number of times that divides the chunks"
+        )
+    return int(period)
 
 
 def plan_chunk_rows(rows: int, chunks: int) -> tuple[int, ...]:

@@ -26,7 +26,9 @@ from llm360.errors import InputError
 from llm360.storage import Storage
 from llm360_trainer.prepare import inputs
 from llm360_trainer.prepare.documents import read_piece
+from llm360_trainer.prepare.fim import find_sentinels
 from llm360_trainer.prepare.layout import Layout, plan_layout
+from llm360_trainer.prepare.packing import RowForm
 from llm360_trainer.prepare.parts import (
     Block,
     PartId,
@@ -40,7 +42,17 @@ from llm360_trainer.prepare.parts import (
 from llm360_trainer.prepare.progress import Progress, silent
 from llm360_trainer.prepare.publish import MADE_WITH, Say, chunks_of, entropy, find_existing, library_versions, publish
 from llm360_trainer.prepare.runner import Runner, ray_session
-from llm360_trainer.prepare.shuffle import Run, ShardTable, WrittenShard, find_shards, gather, plan_runs, scatter
+from llm360_trainer.prepare.settings import PrepareSettings
+from llm360_trainer.prepare.shuffle import (
+    RowMaker,
+    Run,
+    ShardTable,
+    WrittenShard,
+    find_shards,
+    gather,
+    plan_runs,
+    scatter,
+)
 from llm360_trainer.prepare.tokenize import (
     encode_documents,
     end_of_document,
@@ -53,52 +65,6 @@ from llm360_trainer.prepare.tokenize import (
 BLOCK_CHARS = 2 * 2**20
 # Bytes of ids in a run: what one core holds in memory while it sorts.
 RUN_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """What is prepared.
-
-    Args:
-        sources: Where text comes from.
-        tokenizer: The contents of `tokenizer.json`.
-        sequence_length: N; rows have N + 1 ids.
-        chunks: Parts of the data between checkpoints.
-        seed: Of the shuffle.
-        shuffle: `global` over all rows, or `none`: source after source, in the order of the input.
-        txt_document: What a document of a `.txt` file is.
-        eos: Token or id that ends a document; None looks for the usual names.
-        max_rows: Take at most so many rows, in the proportions of the weights; None takes all that the mix gives.
-        recipe_name: Of a built-in recipe, recorded in the manifest.
-    """
-
-    sources: tuple[inputs.SourceSpec, ...]
-    tokenizer: bytes
-    sequence_length: int
-    chunks: int
-    seed: int
-    shuffle: Literal["global", "none"] = "global"
-    txt_document: Literal["line", "file"] = "line"
-    eos: str | None = None
-    max_rows: int | None = None
-    recipe_name: str | None = None
-
-    def check(self) -> None:
-        """Refuse impossible numbers.
-
-        Raises:
-            InputError: names the setting, its value and what is allowed.
-        """
-        inputs.check_sources(self.sources)
-        for name, least, most in (
-            ("sequence_length", 1, 2**24),
-            ("chunks", 1, 2**20),
-            ("seed", 0, 2**53 - 1),  # what JSON holds exactly
-            ("max_rows", 1, 2**53 - 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be from {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -124,12 +90,21 @@ class _Work:
         return self.output.at(f"scratch/{_short_name([self.recipe, cuts])}")
 
     @property
-    def row_tokens(self) -> int:
-        return self.settings.sequence_length + 1
+    def row_bytes(self) -> int:
+        return self.settings.form.row_tokens * np.dtype(self.dtype).itemsize
 
     @property
-    def row_bytes(self) -> int:
-        return self.row_tokens * np.dtype(self.dtype).itemsize
+    def maker(self) -> RowMaker:
+        settings = self.settings
+        return RowMaker(
+            form=settings.form,
+            tokenizer=settings.tokenizer,
+            eos_id=self.eos_id,
+            fim=tuple(source.fim for source in settings.sources),
+            names=tuple(source.name for source in settings.sources),
+            seed=settings.seed,
+            labels_inside=settings.labels == "inside",
+        )
 
 
 def prepare(
@@ -164,6 +139,8 @@ def prepare(
     tokenizer = load_tokenizer(settings.tokenizer)
     vocab_size = vocabulary_size(tokenizer)
     eos_id = end_of_document(tokenizer, settings.eos)
+    if any(source.fim for source in settings.sources):
+        find_sentinels(tokenizer)  # refuses before any work
     say("reading the inputs' digests")
     files = [inputs.find_files(source.path, source.options) for source in settings.sources]
     recipe = _recipe(settings, files, eos_id)
@@ -204,6 +181,8 @@ def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile
                 "bytes": sum(file.bytes for file in found),
                 "digest": inputs.digest_files(found),
                 "weight": None if source.weight is None else str(source.weight),
+                **({} if source.times == 1 else {"times": str(source.times)}),
+                **({} if source.fim is None else {"fim": dict(source.fim._asdict())}),
             }
             for source, found in zip(settings.sources, files, strict=True)
         ],
@@ -217,9 +196,10 @@ def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile
         "txt_document": settings.txt_document,
         MADE_WITH: library_versions(),
     }
-    if settings.recipe_name is not None:
-        recipe["recipe"] = settings.recipe_name
-    return recipe
+    # What is as it is by default is left out: data prepared before there was a choice is still the same data.
+    optional = {"recipe": settings.recipe_name, "labels": settings.labels, "packing": settings.packing}
+    usual = {"recipe": None, "labels": "next_token", "packing": "disjoint"}
+    return recipe | {name: value for name, value in optional.items() if value != usual[name]}
 
 
 class _LazyRunner(contextlib.ExitStack):
@@ -277,13 +257,15 @@ def _layout(work: _Work, lines: Sequence[TokenLine]) -> Layout:
     settings = work.settings
     return plan_layout(
         names=[source.name for source in settings.sources],
-        available=[line.tokens // work.row_tokens for line in lines],
+        available=[settings.form.rows_in(line.tokens) for line in lines],
         weights=[source.weight for source in settings.sources],
         chunks=settings.chunks,
         max_rows=settings.max_rows,
         row_bytes=work.row_bytes,
-        seed=settings.seed if settings.shuffle == "global" else None,
+        seed=settings.order_seed,
         prefix=work.rows_prefix,
+        times=[source.times for source in settings.sources],
+        is_dealt=settings.is_dealt,
     )
 
 
@@ -299,7 +281,7 @@ def _shuffle(
     present = {info.key for info in work.scratch.list("runs/")}
     missing = [run for run in runs if run.key not in present]
     if missing:
-        sort = partial(_scatter, work.scratch, lines, layout, work.row_tokens)
+        sort = partial(_scatter, work.scratch, lines, layout, work.maker)
         for done, _ in enumerate(runner.get().map(sort, missing), start=len(runs) - len(missing) + 1):
             progress("sorting", done, len(runs), "")
     collect = partial(_gather, work.scratch, work.output, runs, layout, work.vocab_size, work.dtype)
@@ -309,8 +291,8 @@ def _shuffle(
     return table
 
 
-def _scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, row_tokens: int, run: Run) -> int:
-    scatter(scratch, lines, layout, row_tokens, run)
+def _scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, maker: RowMaker, run: Run) -> int:
+    scatter(scratch, lines, layout, maker, run)
     return run.index
 
 
@@ -329,15 +311,15 @@ def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, table: Sh
             documents=line.documents,
             tokens=line.tokens,
             rows=taken,
-            dropped_tokens=line.tokens - taken * work.row_tokens,
+            dropped_tokens=line.tokens - tokens_in_rows(settings.form, min(taken, layout.distinct(number))),
         )
-        for source, line, taken in zip(settings.sources, lines, layout.taken, strict=True)
+        for number, (source, line, taken) in enumerate(zip(settings.sources, lines, layout.taken, strict=True))
     ]
     return DataManifest(
-        row_tokens=work.row_tokens,
-        labels="next_token",
+        row_tokens=settings.form.row_tokens,
+        labels=settings.labels,
         dtype=work.dtype,
-        has_loss_mask=False,
+        has_loss_mask=work.maker.has_loss_mask,
         sources=tuple(sources),
         chunks=tuple(chunks_of(layout, table.shards)),
         tokenizer=TokenizerInfo(
@@ -347,10 +329,15 @@ def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, table: Sh
             eos_id=work.eos_id,
         ),
         shuffle=settings.shuffle,
-        seed=settings.seed if settings.shuffle == "global" else None,
+        seed=settings.order_seed,
         unigram_entropy=entropy(table.label_counts),
         recipe=work.recipe,
     )
+
+
+def tokens_in_rows(form: RowForm, rows: int) -> int:
+    """Ids that so many rows hold, those counted once that two neighbours share."""
+    return form.reach(0, rows)[1] if rows else 0
 
 
 def _remove(scratch: Storage) -> None:

@@ -13,13 +13,15 @@ from fractions import Fraction
 from pathlib import Path
 
 from llm360.data.manifest import DataManifest
-from llm360.errors import InputError
+from llm360.errors import InputError, nearest
 from llm360.storage import Storage
+from llm360_trainer.prepare.fim import FimRates
 from llm360_trainer.prepare.inputs import SourceSpec
-from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
+from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.progress import Progress, silent
 from llm360_trainer.prepare.publish import Say
 from llm360_trainer.prepare.runner import Runner
+from llm360_trainer.prepare.settings import PrepareSettings
 from llm360_trainer.prepare.tokenize import END_OF_TEXT, train_tokenizer
 
 # Folders of the standard library left out: tests, other people's packages, generated tables, the documentation (a
@@ -64,26 +66,75 @@ class Recipe:
     Args:
         sources: Each source's documents, by name.
         weights: Relative shares of their rows.
+        code: The sources whose documents fill-in-the-middle turns around, where it is asked for.
     """
 
     sources: Mapping[str, Texts]
     weights: Mapping[str, Fraction]
+    code: frozenset[str] = frozenset()
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "python-stdlib": Recipe({"docs": python_docs, "code": python_code}, PYTHON_STDLIB_WEIGHTS),
+    "python-stdlib": Recipe({"docs": python_docs, "code": python_code}, PYTHON_STDLIB_WEIGHTS, frozenset({"code"})),
 }
 
 
+@dataclass(frozen=True)
+class RecipeSettings:
+    """What a recipe is to make.
+
+    Args:
+        name: One of `RECIPES`.
+        sequence_length: N; rows have N + 1 ids.
+        vocab_size: Tokens of the tokenizer trained on the text.
+        chunks: Parts of the data between checkpoints.
+        batch_size: Rows of a training step.
+        seed: Of the shuffle.
+        mix: Relative shares of the sources, those not named left out; None takes the recipe's.
+        fim: How often documents of code are turned around; None never.
+        sentinels: Whether the tokenizer trained knows the sentinels of fill-in-the-middle.
+        tokenizer: A tokenizer.json to use; None trains one.
+    """
+
+    name: str
+    sequence_length: int
+    vocab_size: int
+    chunks: int
+    batch_size: int
+    seed: int
+    mix: Mapping[str, float] | None = None
+    fim: FimRates | None = None
+    sentinels: bool = False
+    tokenizer: bytes | None = None
+
+
+def check_recipe(name: str, mix: Mapping[str, float] | None) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        InputError: there is no such recipe, or it has not all sources of the mix.
+    """
+    if name not in RECIPES:
+        raise InputError(
+            f"there is no data recipe '{name}'{nearest(name, list(RECIPES))}; recipes are {', '.join(RECIPES)}."
+            " Other data is prepared with `llm360 data prepare` and named by data.uri",
+            reason="RecipeMissing",
+        )
+    recipe = RECIPES[name]
+    unknown = [source for source in mix or () if source not in recipe.sources]
+    if unknown:
+        raise InputError(
+            f"the mix names the source '{unknown[0]}'{nearest(unknown[0], list(recipe.sources))}, but recipe {name} has"
+            f" {', '.join(recipe.sources)}",
+            reason="RecipeMissing",
+        )
+    return recipe
+
+
 def prepare_recipe(
-    name: str,
+    settings: RecipeSettings,
     storage: Storage,
     *,
-    sequence_length: int,
-    vocab_size: int,
-    chunks: int,
-    batch_size: int,
-    seed: int,
     session: Callable[[], AbstractContextManager[Runner]] | None = None,
     say: Say = lambda _: None,
     progress: Progress = silent,
@@ -94,13 +145,8 @@ def prepare_recipe(
     fewer where the text does not give as many.
 
     Args:
-        name: One of `RECIPES`.
+        settings: What to make.
         storage: Rooted at the data set's folder.
-        sequence_length: N; rows have N + 1 ids.
-        vocab_size: Tokens of the tokenizer trained on the text.
-        chunks: Parts of the data between checkpoints.
-        batch_size: Rows of a training step.
-        seed: Of the shuffle.
         session: Opens the runner; a Ray on this machine, or the one already started, by default.
         say: Called with sentences for the user.
         progress: Called as parts of the work are done.
@@ -109,32 +155,41 @@ def prepare_recipe(
         InputError: there is no such recipe, it gives too few rows, or other data is there already.
         StorageError: the store fails.
     """
-    if name not in RECIPES:
-        raise InputError(f"there is no data recipe '{name}'; recipes are {', '.join(RECIPES)}")
-    recipe = RECIPES[name]
-    say(f"making the data of recipe {name} from this Python's own text")
+    recipe = check_recipe(settings.name, settings.mix)
+    say(f"making the data of recipe {settings.name} from this Python's own text")
     # In the store, not on this machine's disk: tasks may run on any machine of a cluster.
-    texts_storage = storage.at(f"scratch/{name}")
+    texts_storage = storage.at(f"scratch/{settings.name}")
     texts = {source: list(read()) for source, read in recipe.sources.items()}
-    for source, documents in texts.items():
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents)
+    tokenizer = settings.tokenizer
+    if tokenizer is None:
+        say(f"training a tokenizer of {settings.vocab_size} tokens")
+        all_texts = (text for documents in texts.values() for text in documents)
+        tokenizer = train_tokenizer(all_texts, settings.vocab_size, sentinels=settings.sentinels)
+    weights = {name: Fraction(str(share)) for name, share in (settings.mix or recipe.weights).items()}
+    mixed = [source for source in recipe.sources if source in weights]
+    for source in mixed:
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[source])
         texts_storage.put(f"{source}.jsonl", lines.encode())
-    say(f"training a tokenizer of {vocab_size} tokens")
-    tokenizer = train_tokenizer((text for documents in texts.values() for text in documents), vocab_size)
-    settings = PrepareSettings(
+    prepare_settings = PrepareSettings(
         sources=tuple(
-            SourceSpec(source, f"{texts_storage.uri}/{source}.jsonl", recipe.weights[source], storage.options)
-            for source in recipe.sources
+            SourceSpec(
+                source,
+                f"{texts_storage.uri}/{source}.jsonl",
+                weights[source],
+                storage.options,
+                fim=settings.fim if source in recipe.code else None,
+            )
+            for source in mixed
         ),
         tokenizer=tokenizer,
-        sequence_length=sequence_length,
-        chunks=chunks,
-        seed=seed,
+        sequence_length=settings.sequence_length,
+        chunks=settings.chunks,
+        seed=settings.seed,
         eos=END_OF_TEXT,
-        max_rows=chunks * (STEPS_PER_CHUNK * batch_size + batch_size // 3),
-        recipe_name=name,
+        max_rows=settings.chunks * (STEPS_PER_CHUNK * settings.batch_size + settings.batch_size // 3),
+        recipe_name=settings.name,
     )
-    manifest = prepare(settings, storage, session=session, say=say, progress=progress)
-    for source in recipe.sources:
+    manifest = prepare(prepare_settings, storage, session=session, say=say, progress=progress)
+    for source in mixed:
         texts_storage.delete(f"{source}.jsonl")
     return manifest

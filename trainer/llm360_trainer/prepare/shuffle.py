@@ -25,9 +25,11 @@ from llm360.data.manifest import Shard
 from llm360.data.rows import GROUP_ROWS, Ids, fixed_binary, from_fixed_binary, shard_schema
 from llm360.errors import LLM360Error
 from llm360.storage import Storage
+from llm360_trainer.prepare.fim import FimRates, RowTurner
 from llm360_trainer.prepare.layout import Layout, ShardPlan
-from llm360_trainer.prepare.packing import cut_rows
+from llm360_trainer.prepare.packing import RowForm, Spans, cut_rows
 from llm360_trainer.prepare.parts import TokenLine
+from llm360_trainer.prepare.tokenize import load_tokenizer
 
 ZSTD_LEVEL = 3
 PLACE = pa.field("place", pa.int64(), nullable=False)
@@ -35,7 +37,7 @@ PLACE = pa.field("place", pa.int64(), nullable=False)
 
 @dataclass(frozen=True)
 class Run:
-    """Rows `[start, stop)` of a source, to be sorted by their places."""
+    """Rows `[start, stop)` of a source, all of one copy, to be sorted by their places."""
 
     index: int
     source: int
@@ -54,7 +56,7 @@ class WrittenShard:
 
     Args:
         shard: As the manifest names it.
-        label_counts: `[vocabulary]`, how often each id is a label.
+        label_counts: `[vocabulary]`, how often each id is a label that counts.
     """
 
     shard: Shard
@@ -78,19 +80,79 @@ def plan_runs(layout: Layout, run_rows: int) -> list[Run]:
     """Cut every source's rows into runs of at most `run_rows`."""
     runs: list[Run] = []
     for source, rows in enumerate(layout.available):
-        for start in range(0, rows, run_rows):
-            runs.append(Run(len(runs), source, start, min(start + run_rows, rows)))
+        distinct = layout.distinct(source)
+        for copy in range(0, rows, distinct):
+            for start in range(copy, copy + distinct, run_rows):
+                runs.append(Run(len(runs), source, start, min(start + run_rows, copy + distinct)))
     return runs
 
 
-def scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, row_tokens: int, run: Run) -> None:
+@dataclass(frozen=True)
+class RowMaker:
+    """How rows are made of a source's ids.
+
+    Args:
+        form: Length and stride.
+        tokenizer: The contents of `tokenizer.json`, for rows that are turned around.
+        eos_id: Ends each document.
+        fim: Of each source, how often documents are turned around; None never.
+        names: Of the sources.
+        seed: Of the draws.
+        labels_inside: Whether a row's last id is an input too.
+    """
+
+    form: RowForm
+    tokenizer: bytes
+    eos_id: int
+    fim: tuple[FimRates | None, ...]
+    names: tuple[str, ...]
+    seed: int
+    labels_inside: bool
+
+    @property
+    def has_loss_mask(self) -> bool:
+        """Whether rows carry masks: all of them, if some of a source may need them."""
+        return any(self.fim)
+
+    def make(self, run: Run, ids: Ids, spans: Spans) -> pa.Table:
+        """A shard's columns of a run's rows.
+
+        Args:
+            run: Which rows.
+            ids: [rows, row_tokens].
+            spans: Their documents.
+        """
+        loss_mask: Ids | None = None
+        rates = self.fim[run.source]
+        if self.has_loss_mask:
+            loss_mask = np.ones((len(ids), self.form.row_tokens - 1), np.uint8)
+        if rates is not None and loss_mask is not None:
+            turner = RowTurner(
+                load_tokenizer(self.tokenizer),
+                self.eos_id,
+                rates,
+                self.seed,
+                self.names[run.source],
+                self.labels_inside,
+            )
+            ids = ids.copy()
+            turned_spans = []
+            rows = ((run.start + row, ids[row], spans.of_row(row)) for row in range(len(ids)))
+            for row, turned in enumerate(turner.turn(rows)):
+                ids[row], loss_mask[row] = turned.ids, turned.loss_mask
+                turned_spans.append(turned.spans)
+            spans = Spans.of_rows(turned_spans)
+        return rows_table(ids, np.full(len(ids), run.source), spans.to_arrow(), loss_mask)
+
+
+def scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, maker: RowMaker, run: Run) -> None:
     """Cut a run's rows from the source's ids and store them sorted by place."""
     line = lines[run.source]
-    rows = run.stop - run.start
-    ids, document_starts, first_document = line.read(scratch, run.start * row_tokens, run.stop * row_tokens)
-    spans = cut_rows(document_starts, first_document, run.start, rows, row_tokens)
+    rows, first_row = run.stop - run.start, run.start % layout.distinct(run.source)
+    ids, document_starts, first_document = line.read(scratch, *maker.form.reach(first_row, rows))
+    spans = cut_rows(document_starts, first_document, first_row, rows, maker.form)
     places = layout.places(run.source, np.arange(run.start, run.stop))
-    table = rows_table(ids.reshape(rows, row_tokens), np.full(rows, run.source), spans.to_arrow())
+    table = maker.make(run, maker.form.cut(ids), spans)
     table = table.add_column(0, PLACE, pa.array(places))
     order = np.argsort(places)
     order = order[np.searchsorted(places[order], 0) :]  # those with place -1 are not taken
@@ -131,10 +193,20 @@ def gather(
     return written
 
 
-def rows_table(ids: Ids, source: NDArray[np.int64], documents: pa.ListArray[Any]) -> pa.Table:
-    """A shard's columns from ids[rows, row_tokens], source[rows] and the documents of each row."""
-    schema = shard_schema(ids.shape[1], ids.dtype.name, has_loss_mask=False)
-    return pa.table([fixed_binary(ids), pa.array(source, pa.uint16()), documents], schema=schema)
+def rows_table(
+    ids: Ids, source: NDArray[np.int64], documents: pa.ListArray[Any], loss_mask: Ids | None = None
+) -> pa.Table:
+    """A shard's columns.
+
+    Args:
+        ids: [rows, row_tokens].
+        source: [rows].
+        documents: The documents of each row.
+        loss_mask: [rows, row_tokens - 1] uint8; None where all labels count.
+    """
+    schema = shard_schema(ids.shape[1], ids.dtype.name, has_loss_mask=loss_mask is not None)
+    masks = [] if loss_mask is None else [fixed_binary(loss_mask)]
+    return pa.table([fixed_binary(ids), *masks, pa.array(source, pa.uint16()), documents], schema=schema)
 
 
 def write_shard(output: Storage, key: str, table: pa.Table, vocab_size: int, dtype: str) -> WrittenShard:
@@ -153,6 +225,8 @@ def write_shard(output: Storage, key: str, table: pa.Table, vocab_size: int, dty
     output.put(key, data)
     digest = DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
     labels = from_fixed_binary(table["ids"], dtype)[:, 1:]
+    if "loss_mask" in table.column_names:
+        labels = labels[from_fixed_binary(table["loss_mask"], "uint8") == 1]
     return WrittenShard(
         Shard(key=key, rows=table.num_rows, bytes=len(data), sha256=digest),
         np.bincount(labels.reshape(-1), minlength=vocab_size),

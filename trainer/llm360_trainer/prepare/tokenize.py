@@ -15,8 +15,10 @@ from llm360.errors import InputError
 
 # Names by which tokenizers call the token that ends a document, the most telling first.
 EOS_NAMES = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eos|>", "<eos>", "[EOS]", "<|end|>")
-# The one special token of the tokenizers made here.
+# The special token of the tokenizers made here.
 END_OF_TEXT = "<|endoftext|>"
+# Those that fill-in-the-middle needs as well, as CrystalCoder's published tokenizer calls them.
+FIM_SENTINELS = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>")
 # Characters tokenized at a time: enough to keep threads busy, few enough that the library's objects stay small.
 BATCH_CHARS = 2**18
 
@@ -44,6 +46,18 @@ def load_tokenizer(data: bytes) -> Tokenizer:
 def vocabulary_size(tokenizer: Tokenizer) -> int:
     """One more than the largest id, which may be more than the number of tokens."""
     return int(max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)) + 1
+
+
+def describe_difference(earlier: Tokenizer, later: Tokenizer) -> str:
+    """How a tokenizer fails to continue an earlier one, which knows every token of it under the same id; else nothing.
+
+    A model's rows belong to ids: one that was trained with the earlier goes on with the later if this holds.
+    """
+    known, given = earlier.get_vocab(with_added_tokens=True), later.get_vocab(with_added_tokens=True)
+    for token, number in sorted(known.items(), key=lambda item: item[1]):
+        if given.get(token) != number:
+            return f"{token!r} has id {number} there and {given.get(token, 'none')} here"
+    return ""
 
 
 def ids_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
@@ -111,12 +125,13 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, sentinels: bool = False) -> bytes:
     """Make a byte-level BPE tokenizer; the same texts give the same bytes.
 
     Args:
         texts: Documents; only the counts of their words are held in memory.
         vocab_size: Tokens, the 256 bytes and `<|endoftext|>` (id 0) among them.
+        sentinels: Whether the sentinels of fill-in-the-middle are among them too, as ids 1 to 4.
 
     Returns:
         The contents of `tokenizer.json`.
@@ -125,15 +140,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
         InputError: the vocabulary cannot hold all bytes, or the texts do not give that many tokens.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    smallest = len(alphabet) + 1
+    special = (END_OF_TEXT, *(FIM_SENTINELS if sentinels else ()))
+    smallest = len(alphabet) + len(special)
     if vocab_size < smallest:
-        raise InputError(f"a vocabulary of {vocab_size} is too small; bytes and {END_OF_TEXT} need {smallest}")
+        raise InputError(f"a vocabulary of {vocab_size} is too small; bytes and {', '.join(special)} need {smallest}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[AddedToken(END_OF_TEXT, special=True, normalized=False)],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in special],
         initial_alphabet=alphabet,
         show_progress=False,
     )

@@ -55,6 +55,7 @@ class Loop:
         model: The sharded decoder.
         optimizer: Over its parameters.
         step_of: The step function of each stage, by its index.
+        model_files: Small files of the model folder of each stage's checkpoints, by its index.
         writer: Writes this rank's part of checkpoints.
         recorder: The driver's recorder.
         options: How storage is reached.
@@ -69,6 +70,7 @@ class Loop:
     model: Decoder
     optimizer: torch.optim.Optimizer
     step_of: dict[int, TrainStep]
+    model_files: dict[int, dict[str, bytes]]
     writer: CheckpointWriter
     recorder: Recorder
     options: StorageOptions
@@ -89,6 +91,7 @@ class Loop:
         for stage in self.stages:
             skip = {step - stage.first_step for step in plan.skip}
             first = max(0, plan.first_step - stage.first_step)
+            self._enter(stage, first)
             with self._stream(stage, first, skip) as stream:
                 for stage_step in range(first, stage.num_steps):
                     if stage_step in skip:
@@ -98,6 +101,16 @@ class Loop:
                     self._checkpoint_if_due(stage, stage.first_step + stage_step + 1, plan)
         for part in self.writer.wait():
             self.recorder.checkpoint_part(part)
+
+    def _enter(self, stage: StagePlan, first: int) -> None:
+        """Make ready for a stage of which `first` steps are done: its tokenizer in checkpoints, its moments.
+
+        A checkpoint at the end of a stage holds the moments as that stage left them, so they are reset here, both when
+        training comes from the stage before and when it resumes from that checkpoint.
+        """
+        self.writer.model_files = self.model_files[stage.index]
+        if first == 0 and stage.resets_moments and stage.index > 0:
+            reset_moments(self.optimizer)
 
     def _stream(self, stage: StagePlan, first: int, skip: set[int]) -> StepStream:
         return stream_steps(
@@ -119,7 +132,7 @@ class Loop:
             rows.ids,
             rows.loss_mask,
             rows.source,
-            finished_steps=step,
+            finished_steps=step - stage.moments_from,
             learning_rate=self._learning_rate(stage, rows.step),
             flags=(float(self._command is Command.STOP), rows.wait_seconds / self.world),
         )
@@ -194,6 +207,13 @@ class Loop:
             memory_bytes=peak_memory_bytes(self.device),
             skipped=not result.finite,
         )
+
+
+def reset_moments(optimizer: torch.optim.Optimizer) -> None:
+    """AdamW's moments as before the first step."""
+    for state in optimizer.state.values():
+        state["exp_avg"].zero_()
+        state["exp_avg_sq"].zero_()
 
 
 def describe_nonfinite(step: int, result: StepResult) -> str:

@@ -62,6 +62,8 @@ class StagePlan:
         num_steps: Steps of the stage; fewer than the order's where the specification caps them.
         first_tokens: Predictions of the run when the stage begins.
         checkpoint_every: A checkpoint follows every so many steps of the stage; None: none for that reason.
+        moments_from: Finished steps of the run at which AdamW's moments began, from which its bias correction counts:
+            the start of this stage where it resets them, else that of the last stage that did.
     """
 
     index: int
@@ -73,7 +75,13 @@ class StagePlan:
     first_step: int
     num_steps: int
     first_tokens: int
+    moments_from: int = 0
     checkpoint_every: int | None = None
+
+    @property
+    def resets_moments(self) -> bool:
+        """Whether the stage's first step starts from empty moments."""
+        return self.moments_from == self.first_step
 
     @property
     def last_step(self) -> int:

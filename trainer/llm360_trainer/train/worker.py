@@ -28,7 +28,7 @@ from llm360_trainer.model import DecoderConfig, hf_config, to_hf_name
 from llm360_trainer.optim import build_optimizer
 from llm360_trainer.parallel import build_model, fill_initial, make_mesh, set_deterministic
 from llm360_trainer.step import TrainStep
-from llm360_trainer.train.loop import LeaveLoop, Loop
+from llm360_trainer.train.loop import LeaveLoop, Loop, reset_moments
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan
 from llm360_trainer.train.settings import DTYPES, decoder_config, optimizer_settings, parallel_settings
 
@@ -176,6 +176,7 @@ class Worker:
         )
         model = build_model(config, parallel_settings(self.run_spec), mesh)
         optimizer = build_optimizer(model, optimizer_settings(self.run_spec))
+        files = {stage.index: model_files(config, spec.checkpoints.dtype, stage) for stage in self.given.stages}
         return Loop(
             run=self.run_spec,
             stages=self.given.stages,
@@ -196,11 +197,12 @@ class Worker:
                 )
                 for stage in self.given.stages
             },
+            model_files=files,
             writer=CheckpointWriter(
                 self.storage,
                 rename=to_hf_name,
                 model_dtype=DTYPES[spec.checkpoints.dtype],
-                model_files=model_files(config, spec.checkpoints.dtype, self.given.stages[0]),
+                model_files=files[0],
                 on_wait=self.recorder.event,
             ),
             recorder=self.recorder,
@@ -235,13 +237,6 @@ def model_files(config: DecoderConfig, dtype: str, stage: StagePlan) -> dict[str
     if stage.tokenizer is not None:
         files["tokenizer.json"] = stage.tokenizer
     return files
-
-
-def reset_moments(optimizer: torch.optim.Optimizer) -> None:
-    """AdamW's moments as before the first step."""
-    for state in optimizer.state.values():
-        state["exp_avg"].zero_()
-        state["exp_avg_sq"].zero_()
 
 
 def describe_rank(device: torch.device) -> dict[str, Any]:

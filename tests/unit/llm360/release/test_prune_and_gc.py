@@ -170,3 +170,9 @@ def test_ls_command(release, capsys):
     assert [item["step"] for item in facts["checkpoints"]] == [0, 2, 3, 4, 6]
     assert [item["fromStep"] for item in facts["attempts"]] == [0, 3]
     assert [item["name"] for item in facts["stages"]] == ["one", "two"]
+    assert [(item["stage"], item["stageStep"]) for item in facts["checkpoints"]][-2:] == [(0, 4), (1, 2)]
+    for stage in ("two", "1"):
+        assert command(["ls", str(release.folder), "--stage", stage, "-o", "json"]) == 0
+        assert [item["step"] for item in json.loads(capsys.readouterr().out)["checkpoints"]] == [6]
+    assert command(["ls", str(release.folder), "--stage", "tow"]) == 2
+    assert "did you mean 'two'" in capsys.readouterr().err

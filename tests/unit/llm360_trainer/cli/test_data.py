@@ -57,6 +57,22 @@ def test_output_as_json(arguments, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["problems"] == []
 
 
+def test_rules_of_the_originals(arguments, tmp_path):
+    assert run([*arguments, "--shuffle", "deal", "--packing", "overlapping"]) == 0
+    manifest, _ = load_manifest(open_storage(str(tmp_path / "out")))
+    assert (manifest.shuffle, manifest.recipe["packing"], manifest.rows) == ("deal", "overlapping", 22)
+    assert run([*arguments, "--labels", "inside", "--out", str(tmp_path / "inside")]) == 0
+    assert load_manifest(open_storage(str(tmp_path / "inside")))[0].row_tokens == 5
+
+
+def test_fim_without_sentinels_or_source_is_refused_and_nothing_is_there(arguments, tmp_path, capsys):
+    assert run([*arguments, "--fim", "text=0.9/0.5"]) == 2
+    assert "needs sentinel tokens, but the tokenizer has no <|fim_prefix|>" in capsys.readouterr().err
+    assert run([*arguments, "--fim", "tex=0.9"]) == 2
+    assert "--fim names the source 'tex' (did you mean 'text'?)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_verify_names_a_flipped_byte_and_exits_with_1(arguments, tmp_path, capsys):
     run(arguments)
     shard = next((tmp_path / "out").rglob("*.parquet"))

@@ -9,8 +9,9 @@ from hypothesis import settings
 
 from llm360.storage import open_storage
 from llm360_trainer.prepare.inputs import parse_source
-from llm360_trainer.prepare.pipeline import PrepareSettings, prepare
+from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.runner import InProcess
+from llm360_trainer.prepare.settings import PrepareSettings
 from llm360_trainer.prepare.tokenize import train_tokenizer
 
 # How long an example takes says nothing on a machine that is busy.

@@ -24,13 +24,16 @@ from llm360_trainer.prepare.inputs import SourceSpec, check_sources, digest_file
         ("a=s3://bucket/x:1", SourceSpec("a", "s3://bucket/x", Fraction(1))),
         ("a=odd:name.txt", SourceSpec("a", "odd:name.txt")),
         ("a=b=c", SourceSpec("a", "b=c")),
+        ("a=b:3x", SourceSpec("a", "b", times=Fraction(3))),
+        ("a=s3://bucket/x:0.3:0.5x", SourceSpec("a", "s3://bucket/x", Fraction(3, 10), times=Fraction(1, 2))),
+        ("a=odd:box", SourceSpec("a", "odd:box")),
     ],
 )
 def test_source_is_name_path_and_weight(given_text, expected):
     assert parse_source(given_text) == expected
 
 
-@pytest.mark.parametrize("wrong", ["", "a", "=b", "a=", "a=b:0", "a=b:-1"])
+@pytest.mark.parametrize("wrong", ["", "a", "=b", "a=", "a=b:0", "a=b:-1", "a=b:0x", "a=b:2.5x"])
 def test_source_without_its_parts_is_refused(wrong):
     with pytest.raises(InputError):
         parse_source(wrong)

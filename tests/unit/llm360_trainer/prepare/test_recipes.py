@@ -3,7 +3,15 @@ import pytest
 from llm360.data.verify import verify_data
 from llm360.errors import InputError
 from llm360.storage import open_storage
-from llm360_trainer.prepare.recipes import LEFT_OUT, RECIPES, Recipe, prepare_recipe, python_code, python_docs
+from llm360_trainer.prepare.recipes import (
+    LEFT_OUT,
+    RECIPES,
+    Recipe,
+    RecipeSettings,
+    prepare_recipe,
+    python_code,
+    python_docs,
+)
 
 
 def test_python_carries_enough_text_for_the_small_amber():
@@ -27,7 +35,7 @@ def small_recipe(monkeypatch):
 def make(name, folder, in_process, **changes):
     settings = {"sequence_length": 16, "vocab_size": 500, "chunks": 2, "batch_size": 3, "seed": 5} | changes
     storage = open_storage(str(folder))
-    return prepare_recipe(name, storage, session=in_process, **settings), storage
+    return prepare_recipe(RecipeSettings(name, **settings), storage, session=in_process), storage
 
 
 def test_recipe_makes_data_of_a_size_that_fits_the_batch(small_recipe, tmp_path, in_process):

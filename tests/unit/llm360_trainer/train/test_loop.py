@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from llm360_trainer.step import StepResult
 from llm360_trainer.stream import StepRows
 from llm360_trainer.train import loop as module
 from llm360_trainer.train.loop import LeaveLoop, Loop
-from llm360_trainer.train.plan import AttemptPlan, Command, StagePlan
+from llm360_trainer.train.plan import AttemptPlan, Command, Resume, StagePlan
 
 
 class FakeWriter:
@@ -31,8 +33,11 @@ class FakeWriter:
     def __init__(self, make_part: Callable[[int], Any]) -> None:
         self._make_part = make_part
         self._parts: list[Any] = []
+        self.model_files: dict[str, bytes] = {"tokenizer.json": b"0"}
+        self.tokenizers: dict[int, bytes] = {}
 
     def start(self, step: int, *_: Any) -> float:
+        self.tokenizers[step] = self.model_files["tokenizer.json"]
         self._parts.append(self._make_part(step))
         return 0.25
 
@@ -82,16 +87,19 @@ def fake_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_loop(one_rank: None, fake_stream: None, stage: StagePlan, make_part: Any) -> Callable[..., Loop]:
-    def make(run: Any, recorder: Any, step: FakeStep) -> Loop:
+    def make(
+        run: Any, recorder: Any, step: FakeStep, stages: tuple[StagePlan, ...] = (stage,), optimizer: Any = None
+    ) -> Loop:
         return Loop(
             run=run,
-            stages=(stage,),
+            stages=stages,
             rank=0,
             world=1,
             config=DecoderConfig(8, 4, 4, 1, 1, 1, 4),
             model=None,  # type: ignore[arg-type]
-            optimizer=None,  # type: ignore[arg-type]
-            step_of={0: step},  # type: ignore[dict-item]
+            optimizer=optimizer,
+            step_of=dict.fromkeys(range(len(stages)), step),  # type: ignore[arg-type]
+            model_files={index: {"tokenizer.json": str(index).encode()} for index in range(len(stages))},
             writer=FakeWriter(make_part),  # type: ignore[arg-type]
             recorder=recorder,
             options=StorageOptions(),
@@ -183,3 +191,75 @@ def test_a_wish_to_stop_is_obeyed_at_the_next_step(
         make_loop(run, recorder, step).run_attempt(plan)
     assert left.value.command is Command.STOP
     assert step.updates == [0, 1], "the wish travels with the step after the one whose record brought it"
+
+
+class Moments:
+    """As much of AdamW as a stage's start touches; remembers at which update it was set back."""
+
+    def __init__(self, step: FakeStep) -> None:
+        self._step = step
+        self.resets: list[int] = []
+        self.state = {"w": {"exp_avg": self, "exp_avg_sq": torch.ones(1)}}
+
+    def zero_(self) -> None:
+        self.resets.append(len(self._step.updates))
+
+
+def three_stages(stage: StagePlan) -> tuple[StagePlan, ...]:
+    """8 steps each; the second starts from empty moments, the third goes on with them."""
+
+    def later(index: int, moments_from: int) -> StagePlan:
+        first = index * stage.num_steps
+        tokens = stage.tokens_after(first)
+        return replace(stage, index=index, first_step=first, first_tokens=tokens, moments_from=moments_from)
+
+    return stage, later(1, 8), later(2, 8)
+
+
+STAGES = "data.stages=[{name: one}, {name: two, optimizerState: reset}, {name: three}]"
+
+
+def test_stages_follow_each_other_with_their_moments_tokenizers_and_labels(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, stage: StagePlan, store: Path
+) -> None:
+    stages = three_stages(stage)
+    run = make_run(STAGES)
+    recorder, step = start_recorder(run, stages), FakeStep(set())
+    moments = Moments(step)
+    loop = make_loop(run, recorder, step, stages, moments)
+    loop.run_attempt(recorder.begin_attempt(group))
+    recorder.finish()
+    assert step.updates == [*range(8), *range(16)], "the bias correction counts anew from the second stage on"
+    assert moments.resets == [8]
+    assert loop.writer.tokenizers == {0: b"0", 4: b"0", 8: b"0", 12: b"1", 16: b"1", 20: b"2", 24: b"2"}  # type: ignore[attr-defined]
+    history = open_release(open_storage(str(store))).history()
+    assert [(body.step, body.labels) for body in (known.body for known in history.branch)] == [
+        (0, ("init",)),
+        (4, ("one-0001",)),
+        (8, ("one-0002",)),
+        (12, ("two-0001",)),
+        (16, ("two-0002",)),
+        (20, ("three-0001",)),
+        (24, ("three-0002",)),
+    ]
+    assert [pinned.name for pinned in history.stages] == ["one", "two", "three"]
+    records = table(store)
+    assert records["stage"] == [0] * 8 + [1] * 8 + [2] * 8
+    assert records["learning_rate"][8:11] == [0.0, 0.001, 0.002], "each stage's schedule counts from its first step"
+    assert verify(open_storage(str(store)), bytes="none").ok
+
+
+@pytest.mark.parametrize(("first_step", "resets"), [(4, [4]), (8, [0]), (12, []), (16, []), (20, [])])
+def test_only_the_start_of_the_stage_that_resets_sets_moments_back(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, stage: StagePlan, first_step: int, resets: list[int]
+) -> None:
+    """Also where training resumes from the checkpoint at the end of the stage before, which holds that stage's."""
+    stages, run = three_stages(stage), make_run(STAGES)
+    recorder, step = start_recorder(run, stages), FakeStep(set())
+    recorder.begin_attempt(group)
+    moments = Moments(step)
+    loop = make_loop(run, recorder, step, stages, moments)
+    loop.writer.start = lambda *_: 0.0  # type: ignore[method-assign]
+    resume = Resume("entry", "prefix", SimpleNamespace(step=first_step))  # type: ignore[arg-type]
+    loop.run_attempt(AttemptPlan(1, resume, frozenset()))
+    assert moments.resets == resets

@@ -1,0 +1,112 @@
+"""Stages before training: their data found or made, checked against each other, and put one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer
+
+from llm360.errors import InputError
+from llm360.spec import ResolvedRun
+from llm360.storage import StorageOptions, open_storage
+from llm360_trainer.driver import stages as module
+from llm360_trainer.driver.stages import check_tokenizers, plan_stages
+from llm360_trainer.prepare.recipes import RECIPES, Recipe, RecipeSettings, prepare_recipe, python_docs
+from llm360_trainer.prepare.runner import InProcess
+from llm360_trainer.train.plan import StagePlan
+
+SIZES = ("training.sequenceLength=16", "model.vocabSize=500", "training.batchSize=3", "parallelism.microBatch=1")
+Plan = Callable[..., tuple[StagePlan, ...]]
+
+
+@pytest.fixture
+def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe `small`, and preparation in this process."""
+    texts = list(python_docs())
+    sources = {"docs": lambda: texts[:3], "code": lambda: texts[3:12]}
+    monkeypatch.setitem(RECIPES, "small", Recipe(sources, RECIPES["python-stdlib"].weights, frozenset({"code"})))
+    here = partial(prepare_recipe, session=lambda: contextlib.nullcontext(InProcess()))
+    monkeypatch.setattr(module, "prepare_recipe", here)
+
+
+@pytest.fixture
+def plan(small_recipe: None, make_run: Any) -> Plan:
+    """Plans the stages given as YAML over the small recipe."""
+
+    def run(stages: str, *overrides: str) -> tuple[StagePlan, ...]:
+        spec: ResolvedRun = make_run(*SIZES, "data.recipe=small", "data.chunks=2", *overrides, f"data.stages={stages}")
+        return plan_stages(spec, StorageOptions(), lambda _: None, before_preparing=lambda: None)
+
+    return run
+
+
+def test_stages_have_mix_fim_batch_and_steps_of_their_own(plan: Plan) -> None:
+    one, two, three = plan(
+        "[{name: one, mix: {docs: 1}}, {name: two, optimizerState: reset, batchSize: 2, fim: {rate: 1, spmRate: 0.5}},"
+        " {name: three, mix: {code: 3, docs: 1}, steps: 7}]",
+        "training.schedule.warmupSteps=1",
+    )
+    assert [source.name for source in one.manifest.sources] == ["docs"]
+    assert (one.manifest.has_loss_mask, two.manifest.has_loss_mask) == (False, True)
+    assert [source["fim"] for source in two.manifest.recipe["sources"] if "fim" in source] == [
+        {"rate": 1.0, "spm_rate": 0.5}
+    ]
+    assert [source.weight for source in three.manifest.sources] == [1.0, 3.0]
+    assert (two.first_step, two.first_tokens) == (one.last_step, one.num_steps * 3 * 16)
+    assert (three.first_step, three.num_steps) == (two.last_step, 7)
+    assert three.first_tokens == two.first_tokens + two.num_steps * 2 * 16
+    assert [stage.moments_from for stage in (one, two, three)] == [0, two.first_step, two.first_step]
+    assert one.tokenizer == two.tokenizer == three.tokenizer, "one tokenizer for all, with the sentinels from the start"
+
+
+def test_what_cannot_be_is_refused_before_the_first_stage_is_prepared(plan: Plan, store: Path) -> None:
+    with pytest.raises(InputError, match=r"the mix names the source 'coda' \(did you mean 'code'"):
+        plan("[{name: one}, {name: two, mix: {coda: 1}}]")
+    with pytest.raises(InputError, match="there is no data recipe 'smal'"):
+        plan("[{name: one}, {name: two, recipe: smal}]")
+    assert not store.exists()
+
+
+def test_data_of_another_row_length_is_refused_before_the_first_stage_is_prepared(
+    plan: Plan, tmp_path: Path, store: Path
+) -> None:
+    session = partial(contextlib.nullcontext, InProcess())
+    other = open_storage(str(tmp_path / "other"))
+    prepare_recipe(RecipeSettings("small", 8, 500, 2, 3, 0), other, session=session)
+    with pytest.raises(InputError) as caught:
+        plan(f"[{{name: one}}, {{name: two, uri: '{other.uri}'}}]")
+    assert caught.value.reason == "RowLengthDiffers"
+    assert "spec.training.sequenceLength is 16, but the data of stage 'two' has rows of 9" in caught.value.message
+    assert not store.exists()
+
+
+def grown(tokenizer: bytes, *tokens: str) -> bytes:
+    larger = Tokenizer.from_str(tokenizer.decode())
+    larger.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    return bytes(larger.to_str().encode())
+
+
+def test_a_later_tokenizer_may_know_more_tokens_but_none_under_another_id(plan: Plan, make_run: Any) -> None:
+    """As CrystalCoder's stages: LLaMA's 32,000 tokens, then the same and 22 more; the model has all rows throughout."""
+    run = make_run("data.stages=[{name: one}, {name: two}]")
+    one, two = plan("[{name: one}, {name: two}]")
+    assert one.tokenizer is not None
+
+    def with_tokenizer(stage: StagePlan, tokenizer: bytes | None, digest: str) -> StagePlan:
+        info = stage.manifest.tokenizer.model_copy(update={"digest": digest})
+        manifest = stage.manifest.model_copy(update={"tokenizer": info})
+        return StagePlan(**{**vars(stage), "manifest": manifest, "tokenizer": tokenizer})
+
+    larger = with_tokenizer(two, grown(one.tokenizer, "<|more|>"), "sha256:" + "1" * 64)
+    check_tokenizers(run, [one, larger])
+    with pytest.raises(InputError) as caught:
+        check_tokenizers(run, [larger, with_tokenizer(one, grown(one.tokenizer, "<|else|>"), "sha256:" + "2" * 64)])
+    assert caught.value.reason == "TokenizerDiffers"
+    assert "'<|more|>' has id 500 there and none here" in caught.value.message
+    with pytest.raises(InputError, match=r"no tokenizer\.json lies beside the data"):
+        check_tokenizers(run, [one, with_tokenizer(two, None, "")])
