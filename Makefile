@@ -16,11 +16,11 @@ $(VENV)/.demo: pyproject.toml uv.lock scripts/setup.sh
 	@touch $@
 
 $(VENV)/.test: pyproject.toml uv.lock scripts/setup.sh
-	@sh scripts/setup.sh --extra trainer --extra dev
+	@sh scripts/setup.sh --extra trainer --extra operator --extra dev
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.bench: $(VENV)/.test
-	@sh scripts/setup.sh --extra trainer --extra dev --group bench
+	@sh scripts/setup.sh --extra trainer --extra operator --extra dev --group bench
 	@touch $@
 
 demo: | $(VENV)/.demo  ## train the small Amber on this machine and write its report

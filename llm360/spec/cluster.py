@@ -19,6 +19,11 @@ Duration = Annotated[
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
+def duration_seconds(text: str) -> int:
+    """A `Duration` in seconds."""
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", text))
+
+
 class Toleration(Section):
     """A taint that the pods tolerate; the fields are those of a pod's."""
 
@@ -64,7 +69,7 @@ class Cluster(Section):
     @property
     def keep_on_failure_seconds(self) -> int:
         """`keep_on_failure` in seconds."""
-        return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", self.keep_on_failure))
+        return duration_seconds(self.keep_on_failure)
 
     @property
     def world_size(self) -> int:

@@ -54,6 +54,7 @@ class Preflight(Section):
     """What was found before any worker was asked for."""
 
     passed: bool = setting("Whether the store, the data and the tokenizer can be used.")
+    config: Annotated[str, StringConstraints(max_length=63)] = setting("ConfigMap with which that was found.")
     prepares: tuple[Name, ...] = setting("Stages whose data is missing and will be prepared first.", max_length=16)
 
 
@@ -80,8 +81,20 @@ class RunStatus(Section):
     config_digest: Digest | None = optional(
         "sha256 of the run's identity, pinned before its first pod; from then on the identity cannot change."
     )
+    config: Annotated[str, StringConstraints(max_length=63)] | None = optional(
+        "ConfigMap with the complete configuration that the run's pods have."
+    )
+    config_generation: int | None = optional(
+        "Generation of the specification that this configuration was resolved from.",
+        unit="generations",
+        ge=0,
+        le=MAX_EXACT,
+    )
     preflight: Preflight | None = optional("What was found before any worker was asked for.")
     submission: int | None = optional("Number of the newest RayJob of this run.", unit="RayJobs", ge=0, le=MAX_STEPS)
+    judged: int | None = optional(
+        "Number of the newest RayJob whose bad end has been counted in failures.", unit="RayJobs", ge=0, le=MAX_STEPS
+    )
     failures: int | None = optional(
         "RayJobs that ended badly one after another without a new checkpoint between them.",
         unit="RayJobs",

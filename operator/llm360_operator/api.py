@@ -1,0 +1,173 @@
+"""The Kubernetes API, as little of it as the operator needs: get, list, create, delete, write a status.
+
+The only module that talks to the API server. Objects are plain dictionaries, as JSON has them.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+Object = dict[str, Any]
+
+# kind: path of its API, plural.
+KINDS = {
+    "LLM360Run": ("apis/llm360.ai/v1alpha1", "llm360runs"),
+    "RayCluster": ("apis/ray.io/v1", "rayclusters"),
+    "RayJob": ("apis/ray.io/v1", "rayjobs"),
+    "Job": ("apis/batch/v1", "jobs"),
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Pod": ("api/v1", "pods"),
+    "Event": ("api/v1", "events"),
+}
+
+REQUEST_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the API server is and who we are; `verify` is False only where a kubeconfig says so."""
+
+    server: str
+    token: str | None
+    verify: ssl.SSLContext | bool
+
+
+class ApiError(Exception):
+    """The API server refused, or gave no answer (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{reason} ({status}): {message}")
+        self.status, self.reason, self.message = status, reason, message
+
+
+class KindMissingError(ApiError):
+    """The API server does not know the kind: its CustomResourceDefinition is not installed."""
+
+
+class Api:
+    """Requests to the API server.
+
+    Args:
+        connect: Reads how to reach it; called again when a token has run out.
+        count: Told the verb, the kind and the answer's code of each request.
+    """
+
+    def __init__(self, connect: Callable[[], Connection], count: Callable[[str, str, int], None]) -> None:
+        self._connect, self._count = connect, count
+        self._connection = connect()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """An object, or None where there is none.
+
+        Raises:
+            KindMissingError: there are no objects of that kind at all.
+            ApiError: refused, or no answer.
+        """
+        try:
+            found: Object = await self._request("GET", "get", kind, namespace, name)
+        except KindMissingError:
+            raise
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    async def list(self, kind: str, namespace: str, selector: str) -> list[Object]:
+        """The objects with the labels of a selector."""
+        found = await self._request("GET", "list", kind, namespace, params={"labelSelector": selector})
+        return list(found["items"])
+
+    async def create(self, manifest: Object) -> bool:
+        """Make an object; False where one of that name is there already."""
+        try:
+            await self._request("POST", "create", manifest["kind"], manifest["metadata"]["namespace"], body=manifest)
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                return False
+            raise
+        return True
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Remove an object after everything below it; one that is gone is no error."""
+        try:
+            await self._request("DELETE", "delete", kind, namespace, name, body={"propagationPolicy": "Foreground"})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def patch_status(self, run: Object, changes: Mapping[str, Any]) -> None:
+        """Change fields of a run's status (None removes one), if the run is still the one that was read."""
+        metadata = run["metadata"]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": changes}
+        await self._request(
+            "PATCH", "patch", run["kind"], metadata["namespace"], f"{metadata['name']}/status", body=body
+        )
+
+    async def _request(
+        self,
+        method: str,
+        verb: str,
+        kind: str,
+        namespace: str,
+        name: str = "",
+        *,
+        body: Any = None,
+        params: dict[str, str] | None = None,
+    ) -> Any:
+        group, plural = KINDS[kind]
+        path = "/" + "/".join(filter(None, [group, "namespaces", namespace, plural, name]))
+        status, text = await self._send(method, path, body, params)
+        if status == 401:
+            # Tokens of service accounts live an hour; the file holds the next one.
+            self._connection = self._connect()
+            status, text = await self._send(method, path, body, params)
+        self._count(verb, kind, status)
+        return _answer(status, text)
+
+    async def _send(self, method: str, path: str, body: Any, params: dict[str, str] | None) -> tuple[int, str]:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+        connection = self._connection
+        headers = {"Accept": "application/json", "User-Agent": "llm360-operator"}
+        if connection.token:
+            headers["Authorization"] = f"Bearer {connection.token}"
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        data = None if body is None else json.dumps(body)
+        try:
+            async with self._session.request(
+                method, connection.server + path, data=data, params=params, headers=headers, ssl=connection.verify
+            ) as response:
+                return response.status, await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ApiError(
+                0, "Unreachable", f"the API server gave no answer: {error or type(error).__name__}"
+            ) from error
+
+
+def _answer(status: int, text: str) -> Any:
+    """The object that was answered, or the refusal as an exception."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {}
+    if status < 400:
+        return answer
+    details = answer.get("details") or {}
+    reason, message = answer.get("reason") or str(status), answer.get("message") or text[:500]
+    if status == 404 and not details.get("name"):
+        raise KindMissingError(status, "KindMissing", message)
+    raise ApiError(status, reason, message)

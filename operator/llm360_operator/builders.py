@@ -1,0 +1,238 @@
+"""Manifests of a run's children: configuration in, Kubernetes object out. No clock, no chance, no API."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llm360.canonical import digest_of
+from llm360.spec import ResolvedRun
+from llm360.spec.cluster import Pods
+from llm360_operator.names import (
+    CONFIG_ANNOTATION,
+    CONFIG_PATH,
+    DIGEST_ANNOTATION,
+    ENTRYPOINT,
+    QUEUE_LABEL,
+    RAY_CLUSTER_LABEL,
+    STATUS_PORT,
+    cluster_name,
+    job_name,
+    labels,
+    owned,
+    preflight_name,
+)
+
+Manifest = dict[str, Any]
+
+RAY_VERSION = "2.60.0"
+"""Of the trainer's image (uv.lock). KubeRay reads from it which features it may use; token authentication is one."""
+
+NODE_LOST_SECONDS = 30
+"""How long a pod stays bound to a node that is lost; Kubernetes' own default is 300."""
+
+STOP_SECONDS = 30
+"""How long a driver that is asked to stop may take to commit its last records."""
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def config_map(run: Manifest, name: str, config: ResolvedRun) -> Manifest:
+    """The resolved run, immutable."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": owned(run, name),
+        "immutable": True,
+        "data": {"run.json": config.canonical().decode()},
+    }
+
+
+def preflight_job(run: Manifest, config: ResolvedRun, config_name: str, image: str) -> Manifest:
+    """A pod that looks at store, data and tokenizer with the run's credentials; its answer is its last message.
+
+    Args:
+        run: The LLM360Run.
+        config: Its configuration.
+        config_name: The ConfigMap that holds it.
+        image: The operator's own image.
+    """
+    name = run["metadata"]["name"]
+    head = config.spec.cluster.head
+    container = {
+        "name": "preflight",
+        "image": image,
+        "command": ["llm360", "preflight", CONFIG_PATH, "--termination-message", "/dev/termination-log"],
+        "envFrom": _credentials(config),
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": _CONTAINER_SECURITY,
+        "volumeMounts": [_CONFIG_MOUNT],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        **_identity(config),
+        "nodeSelector": dict(head.node_selector),
+        "tolerations": _tolerations(head),
+        "containers": [container],
+        "volumes": [_config_volume(config_name)],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": owned(run, preflight_name(name), {CONFIG_ANNOTATION: config_name}),
+        "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": labels(name)}, "spec": pod}},
+    }
+
+
+def ray_cluster(run: Manifest, config: ResolvedRun, config_name: str) -> Manifest:
+    """Head and workers. With a queue it starts suspended: from then on Kueue decides when it runs and where."""
+    name = run["metadata"]["name"]
+    cluster = config.spec.cluster
+    manifest: Manifest = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": owned(run, cluster_name(name)),
+        "spec": {
+            "rayVersion": RAY_VERSION,
+            "authOptions": {"mode": "token"},
+            "headGroupSpec": {
+                "serviceType": "ClusterIP",
+                # No rank is ever placed on the head: it has neither CPUs nor GPUs to give.
+                "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0", "num-gpus": "0"},  # noqa: S104
+                "template": _head(name, config, config_name),
+            },
+            "workerGroupSpecs": [
+                {
+                    "groupName": "workers",
+                    "replicas": cluster.workers.replicas,
+                    "minReplicas": cluster.workers.replicas,
+                    "maxReplicas": cluster.workers.replicas,
+                    "rayStartParams": {
+                        "num-cpus": str(max(1, int(cluster.workers.cpus))),
+                        "num-gpus": str(cluster.workers.gpus),
+                    },
+                    "template": _worker(name, config),
+                }
+            ],
+        },
+    }
+    if cluster.queue is not None:
+        manifest["spec"]["suspend"] = True
+        manifest["metadata"]["labels"][QUEUE_LABEL] = cluster.queue
+    manifest["metadata"]["annotations"] = {
+        CONFIG_ANNOTATION: config_name,
+        DIGEST_ANNOTATION: digest_of([manifest["metadata"]["labels"], manifest["spec"]]),
+    }
+    return manifest
+
+
+def ray_job(run: Manifest, number: int) -> Manifest:
+    """One submission of the driver to the run's cluster. KubeRay submits it and polls it with its own token."""
+    name = run["metadata"]["name"]
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": owned(run, job_name(name, number)),
+        "spec": {
+            "entrypoint": ENTRYPOINT,
+            "jobId": job_name(name, number),
+            "submissionMode": "HTTPMode",
+            "clusterSelector": {RAY_CLUSTER_LABEL: cluster_name(name)},
+            "shutdownAfterJobFinishes": False,
+        },
+    }
+
+
+def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
+    head = config.spec.cluster.head
+    ports = {"gcs-server": 6379, "client": 10001, "dashboard": 8265, "metrics": 8080, "status": STATUS_PORT}
+    container = _ray_container("ray-head", config, head, ports)
+    container["env"] = [{"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(STOP_SECONDS)}]
+    container["volumeMounts"].append(_CONFIG_MOUNT)
+    return _ray_pod(name, config, head, container, [_config_volume(config_name)])
+
+
+def _worker(name: str, config: ResolvedRun) -> Manifest:
+    workers = config.spec.cluster.workers
+    container = _ray_container("ray-worker", config, workers, {"metrics": 8080})
+    if workers.gpus:
+        gpus = {"nvidia.com/gpu": str(workers.gpus)}
+        container["resources"]["requests"] |= gpus
+        container["resources"]["limits"] |= gpus
+    return _ray_pod(name, config, workers, container, [])
+
+
+def _ray_container(name: str, config: ResolvedRun, pods: Pods, ports: dict[str, int]) -> Manifest:
+    return {
+        "name": name,
+        "image": config.spec.cluster.image,
+        "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
+        "envFrom": _credentials(config),
+        "resources": {
+            # No limit on CPUs: a rank that is throttled makes all the others wait.
+            "requests": {"cpu": f"{pods.cpus:g}", "memory": pods.memory},
+            "limits": {"memory": pods.memory},
+        },
+        "securityContext": _CONTAINER_SECURITY,
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the pod's own
+    }
+
+
+def _ray_pod(name: str, config: ResolvedRun, pods: Pods, container: Manifest, volumes: list[Manifest]) -> Manifest:
+    # Ray's object store and NCCL share memory between processes; a container's default of 64 MiB is far too little.
+    shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{_bytes(pods.memory) // 2**21}Mi"}}
+    return {
+        "metadata": {"labels": labels(name)},
+        "spec": {
+            **_identity(config),
+            "nodeSelector": dict(pods.node_selector),
+            "tolerations": _tolerations(pods),
+            "containers": [container],
+            "volumes": [shm, *volumes],
+        },
+    }
+
+
+def _identity(config: ResolvedRun) -> Manifest:
+    """As whom a pod runs: never root, and with no access to the Kubernetes API."""
+    account = config.spec.storage.service_account_name
+    return {
+        **({"serviceAccountName": account} if account else {}),
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+    }
+
+
+def _credentials(config: ResolvedRun) -> list[Manifest]:
+    """The store's credentials as environment variables; the operator never reads the Secret itself."""
+    secret = config.spec.storage.secret_ref
+    return [{"secretRef": {"name": secret.name}}] if secret else []
+
+
+def _tolerations(pods: Pods) -> list[Manifest]:
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{taint}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": NODE_LOST_SECONDS,
+        }
+        for taint in ("not-ready", "unreachable")
+    ]
+    return [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in pods.tolerations] + lost
+
+
+def _bytes(quantity: str) -> int:
+    """An amount of memory (`16Gi`) in bytes."""
+    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity).groups()  # type: ignore[union-attr]
+    return int(float(number) * _UNITS[unit])
+
+
+_CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+# One file, not the folder: the image's own /etc/llm360/build.json lies beside it.
+_CONFIG_MOUNT: Manifest = {"name": "config", "mountPath": CONFIG_PATH, "subPath": "run.json", "readOnly": True}
+
+
+def _config_volume(config_name: str) -> Manifest:
+    return {"name": "config", "configMap": {"name": config_name}}

@@ -1,0 +1,116 @@
+"""A round of a run: observe, decide, act, write the status. The only place that changes anything in the cluster."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from llm360_operator.api import Api, ApiError, Object
+from llm360_operator.case import Create, Decision, Settings
+from llm360_operator.metrics import Metrics
+from llm360_operator.names import Key
+from llm360_operator.observe import Observer
+from llm360_operator.reconcile import reconcile, refused
+from llm360_operator.seen import Seen, write_time
+from llm360_operator.verdict import condition, is_warning
+
+log = logging.getLogger(__name__)
+
+REFUSALS = (400, 403, 422)
+"""Answers that say the object itself will not be taken: no rights, a quota, an admission rule."""
+
+
+class Controller:
+    """Takes runs further, one round at a time.
+
+    Args:
+        api: The Kubernetes API.
+        observer: Looks at a run's children.
+        settings: Images.
+        metrics: Takes times and phases.
+    """
+
+    def __init__(self, api: Api, observer: Observer, settings: Settings, metrics: Metrics) -> None:
+        self._api, self._observer, self._settings, self._metrics = api, observer, settings, metrics
+
+    async def round(self, key: Key) -> float | None:
+        """One round of a run.
+
+        Returns:
+            After how many seconds the next is wanted; None for none.
+
+        Raises:
+            ApiError: the API server gave no answer, or the run was changed meanwhile; the round is taken again.
+        """
+        with self._metrics.round_seconds.time():
+            run = await self._api.get("LLM360Run", key.namespace, key.name)
+            if run is None or "deletionTimestamp" in run["metadata"]:
+                # Its children go with it: each names it as its owner.
+                self._metrics.note_phase(key, None)
+                return None
+            seen = await self._observer.observe(run)
+            begun = time.thread_time()
+            decision = reconcile(run, seen, self._settings)
+            self._metrics.decision_seconds.observe(time.thread_time() - begun)
+            decision = await self._act(run, seen, decision)
+            await self._write_status(run, decision.status)
+            self._metrics.note_phase(key, decision.status["phase"])
+            return decision.wait
+
+    async def _act(self, run: Object, seen: Seen, decision: Decision) -> Decision:
+        """Do what was decided; where something is refused for good, the decision becomes that refusal."""
+        namespace, name = run["metadata"]["namespace"], run["metadata"]["name"]
+        for action in decision.actions:
+            if not isinstance(action, Create):
+                log.info("run %s/%s: deletes %s %s", namespace, name, action.kind, action.name)
+                await self._api.delete(action.kind, namespace, action.name)
+                continue
+            what = f"{action.manifest['kind']} {action.manifest['metadata']['name']}"
+            try:
+                is_new = await self._api.create(action.manifest)
+            except ApiError as error:
+                if error.status not in REFUSALS:
+                    raise
+                return refused(run, seen, f"{what} cannot be made: {error.message}")
+            log.info("run %s/%s: %s %s", namespace, name, "makes" if is_new else "finds", what)
+        return decision
+
+    async def _write_status(self, run: Object, status: dict[str, Any]) -> None:
+        """Write what changed, and say what a person should hear of."""
+        old = run.get("status") or {}
+        changes = {name: status.get(name) for name in {*old, *status} if old.get(name) != status.get(name)}
+        if not changes:
+            return
+        await self._api.patch_status(run, changes)
+        before, after = said(old), said(status)
+        if before != after:
+            log.info("run %s/%s: %s: %s", run["metadata"]["namespace"], run["metadata"]["name"], *after)
+            await self._api.create(event(run, status, datetime.now(UTC)))
+
+
+def said(status: Mapping[str, Any]) -> tuple[str, str]:
+    """Phase and reason: when one of them changes there is something to hear."""
+    return status.get("phase", ""), condition(status, "Ready").get("reason", "")
+
+
+def event(run: Object, status: Mapping[str, Any], now: datetime) -> Object:
+    """A Kubernetes event that says what a run's new status says."""
+    metadata, ready = run["metadata"], condition(status, "Ready")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+        "involvedObject": {key: run[key] for key in ("apiVersion", "kind")}
+        | {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
+        "type": "Warning" if is_warning(status) else "Normal",
+        "reason": ready["reason"],
+        "message": ready["message"][:1024],
+        "source": {"component": "llm360-operator"},
+        "firstTimestamp": write_time(now),
+        "lastTimestamp": write_time(now),
+        "count": 1,
+    }

@@ -1,0 +1,115 @@
+"""Reads what there is of a run, afresh each time: a few requests for objects by their names, at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from llm360_operator.api import Api, KindMissingError, Object
+from llm360_operator.names import RUN_LABEL, base_config_name, cluster_name, preflight_name, status_url
+from llm360_operator.seen import Job, Seen, read_cluster, read_job, read_preflight, read_troubles
+
+DRIVER_SECONDS = 3.0
+DRIVER_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Observer:
+    """Looks at runs.
+
+    Args:
+        api: The Kubernetes API.
+        fetch: Reads a driver's `/status`, None where it does not answer; `fetch_status` but in tests.
+    """
+
+    def __init__(self, api: Api, fetch: Any = None) -> None:
+        self._api, self._fetch = api, fetch or fetch_status
+
+    async def observe(self, run: Object) -> Seen:
+        """Everything that a decision about a run stands on.
+
+        Raises:
+            ApiError: the API server refused, or gave no answer.
+        """
+        namespace, name = run["metadata"]["namespace"], run["metadata"]["name"]
+        status = run.get("status") or {}
+        config_names = {base_config_name(name), status.get("config") or base_config_name(name)}
+        (cluster, jobs, is_missing), preflight, configs = await asyncio.gather(
+            self._ray(namespace, name),
+            self._api.get("Job", namespace, preflight_name(name)),
+            asyncio.gather(*(self._api.get("ConfigMap", namespace, config) for config in sorted(config_names))),
+        )
+        children = [child for child in (cluster, preflight, *configs, *jobs) if child is not None]
+        foreign = tuple(_title(child) for child in children if not is_child(child, run))
+        if foreign:
+            return Seen(datetime.now(UTC), foreign=foreign, is_kuberay_missing=is_missing)
+        seen_jobs = tuple(sorted(map(read_job, jobs), key=lambda job: job.number))
+        pods: list[Object] = []
+        if _wants_pods(status, cluster, preflight):
+            pods = await self._api.list("Pod", namespace, f"{RUN_LABEL}={name}")
+        driver = None
+        if cluster is not None and read_cluster(cluster).is_head_ready and _may_answer(status, seen_jobs):
+            driver = await self._fetch(status_url(namespace, name))
+        return Seen(
+            now=datetime.now(UTC),
+            configs={config["metadata"]["name"]: config["data"]["run.json"].encode() for config in configs if config},
+            preflight=read_preflight(preflight, pods) if preflight else None,
+            cluster=read_cluster(cluster) if cluster else None,
+            jobs=seen_jobs,
+            troubles=read_troubles(pods),
+            driver=driver,
+            is_kuberay_missing=is_missing,
+        )
+
+    async def _ray(self, namespace: str, name: str) -> tuple[Object | None, list[Object], bool]:
+        """The RayCluster, the RayJobs, and whether KubeRay's kinds are missing."""
+        try:
+            cluster, jobs = await asyncio.gather(
+                self._api.get("RayCluster", namespace, cluster_name(name)),
+                self._api.list("RayJob", namespace, f"{RUN_LABEL}={name}"),
+            )
+        except KindMissingError:
+            return None, [], True
+        return cluster, jobs, False
+
+
+def is_child(child: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether an object belongs to this very run, not to an earlier one of its name."""
+    return any(owner["uid"] == run["metadata"]["uid"] for owner in child["metadata"].get("ownerReferences") or [])
+
+
+def _title(child: Mapping[str, Any]) -> str:
+    return f"{child['kind']} {child['metadata']['name']}" if "kind" in child else str(child["metadata"]["name"])
+
+
+def _wants_pods(status: Mapping[str, Any], cluster: Object | None, preflight: Object | None) -> bool:
+    """Whether pods may have something to tell: an answer, or why they do not run."""
+    if preflight is not None and not (status.get("preflight") or {}).get("passed"):
+        return True
+    if cluster is None or cluster["spec"].get("suspend"):
+        return False
+    seen = read_cluster(cluster)
+    wanted = sum(group.get("replicas") or 0 for group in cluster["spec"].get("workerGroupSpecs") or [])
+    return not seen.is_head_ready or seen.ready_workers < wanted
+
+
+def _may_answer(status: Mapping[str, Any], jobs: tuple[Job, ...]) -> bool:
+    """Whether a driver is running, or is being stopped."""
+    return any(job.state == "Active" for job in jobs) or status.get("phase") == "Suspending"
+
+
+async def fetch_status(url: str) -> dict[str, Any] | None:
+    """A driver's `/status`; None where it does not answer, in time, with something sensible."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=DRIVER_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+            if response.status != 200:
+                return None
+            found = json.loads(await response.content.read(DRIVER_MAX_BYTES))
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

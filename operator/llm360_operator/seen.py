@@ -1,0 +1,241 @@
+"""What is seen of a run's children, as small values: the only form in which `reconcile` knows the world.
+
+Each is read from a Kubernetes object by a pure function. KubeRay's `status.state` is not looked at: once "ready" it
+stays so, whatever dies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from llm360_operator.names import CONFIG_ANNOTATION, DIGEST_ANNOTATION
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why pods cannot run, in words for a person."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The preflight Job. `answer` is what its pod said last: {reason, message, prepares}."""
+
+    config: str
+    state: Literal["Running", "Passed", "Failed"]
+    finished: datetime | None = None
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    is_deleting: bool = False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The RayCluster."""
+
+    digest: str
+    is_suspended: bool = False
+    is_head_ready: bool = False
+    ready_workers: int = 0
+    created: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    failure: str = ""
+    is_deleting: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A RayJob.
+
+    Attributes:
+        number: Of the submission.
+        state: Active until Ray, or KubeRay, has said how it ended.
+        exit_code: Of the driver, where it is known.
+        reason: The driver's last word, or KubeRay's.
+        message: The driver's last sentence, or what there is instead.
+        ended: When it was over.
+        is_deleting: Whether it is about to go.
+    """
+
+    number: int
+    state: Literal["Active", "Succeeded", "Failed"]
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+    ended: datetime | None = None
+    is_deleting: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that a decision stands on.
+
+    Attributes:
+        now: The time.
+        configs: Contents of the run's ConfigMaps by name.
+        preflight: The Job, if there is one.
+        cluster: The RayCluster, if there is one.
+        jobs: RayJobs by rising number.
+        troubles: Why pods cannot run, most telling first.
+        driver: The driver's `/status`; None where it did not answer.
+        foreign: Names of objects that are in the way: they bear a child's name and belong to somebody else.
+        is_kuberay_missing: Whether the API server knows no RayCluster.
+    """
+
+    now: datetime
+    configs: Mapping[str, bytes] = field(default_factory=dict)
+    preflight: Preflight | None = None
+    cluster: Cluster | None = None
+    jobs: tuple[Job, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    driver: Mapping[str, Any] | None = None
+    foreign: tuple[str, ...] = ()
+    is_kuberay_missing: bool = False
+
+
+def read_time(text: str | None) -> datetime | None:
+    """An instant as Kubernetes writes it."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def write_time(time: datetime) -> str:
+    """An instant as Kubernetes writes it."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def is_deleting(child: Object) -> bool:
+    """Whether an object is on its way out."""
+    return "deletionTimestamp" in child["metadata"]
+
+
+def _condition(child: Object, kind: str) -> Object:
+    conditions = child.get("status", {}).get("conditions") or []
+    return next((condition for condition in conditions if condition["type"] == kind), {})
+
+
+def read_preflight(job: Object, pods: Iterable[Object]) -> Preflight:
+    """The preflight Job, with the last message of its pod."""
+    state: Literal["Running", "Passed", "Failed"] = "Running"
+    if _condition(job, "Complete").get("status") == "True":
+        state = "Passed"
+    elif _condition(job, "Failed").get("status") == "True":
+        state = "Failed"
+    ended = _condition(job, "Complete") or _condition(job, "Failed")
+    return Preflight(
+        config=job["metadata"].get("annotations", {}).get(CONFIG_ANNOTATION, ""),
+        state=state,
+        finished=read_time(ended.get("lastTransitionTime")) if state != "Running" else None,
+        answer=next((answer for pod in pods if (answer := _last_message(pod))), {}),
+        is_deleting=is_deleting(job),
+    )
+
+
+def _last_message(pod: Object) -> Mapping[str, Any]:
+    for status in pod.get("status", {}).get("containerStatuses") or []:
+        text = status.get("state", {}).get("terminated", {}).get("message", "")
+        answer = _json_object(text)
+        if answer:
+            return answer
+    return {}
+
+
+def read_cluster(cluster: Object) -> Cluster:
+    """The RayCluster."""
+    metadata, status = cluster["metadata"], cluster.get("status") or {}
+    failure = _condition(cluster, "ReplicaFailure")
+    created = read_time(metadata["creationTimestamp"])
+    assert created is not None
+    return Cluster(
+        digest=metadata.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
+        is_suspended=bool(cluster["spec"].get("suspend")),
+        is_head_ready=_condition(cluster, "HeadPodReady").get("status") == "True",
+        ready_workers=status.get("readyWorkerReplicas") or 0,
+        created=created,
+        failure=failure.get("message", "") if failure.get("status") == "True" else "",
+        is_deleting=is_deleting(cluster),
+    )
+
+
+def read_job(job: Object) -> Job:
+    """A RayJob; of one that failed the driver's exit code and last word."""
+    status = job.get("status") or {}
+    deployment, message = status.get("jobDeploymentStatus"), status.get("message") or ""
+    number = int(job["metadata"]["name"].rpartition("-")[2])
+    ended = read_time(status.get("endTime")) or read_time(job["metadata"]["creationTimestamp"])
+    if status.get("jobStatus") == "SUCCEEDED":
+        return Job(number, "Succeeded", 0, ended=ended, is_deleting=is_deleting(job))
+    if deployment not in ("Failed", "ValidationFailed", "Complete"):
+        return Job(number, "Active", is_deleting=is_deleting(job))
+    exit_code = re.search(r"exit code (-?\d+)", message)
+    word = last_word(message)
+    otherwise = "JobStopped" if status.get("jobStatus") == "STOPPED" else "JobFailed"
+    return Job(
+        number,
+        "Failed",
+        int(exit_code.group(1)) if exit_code else None,
+        str(word.get("reason") or status.get("reason") or otherwise),
+        str(word.get("message") or message.strip()[-1000:] or "it ended without a word"),
+        ended,
+        is_deleting(job),
+    )
+
+
+def last_word(log: str) -> Mapping[str, Any]:
+    """The last line of a log that is JSON with a reason and a message, as a driver that ends badly leaves it."""
+    for line in reversed(log.splitlines()):
+        found = _json_object(line)
+        if "reason" in found and "message" in found:
+            return found
+    return {}
+
+
+def _json_object(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_WAITING = {
+    "ErrImagePull": "ImagePullFailed",
+    "ImagePullBackOff": "ImagePullFailed",
+    "InvalidImageName": "ImagePullFailed",
+    "ErrImageNeverPull": "ImagePullFailed",
+    "CreateContainerConfigError": "SecretMissing",
+    "CrashLoopBackOff": "PodCrashes",
+    "CreateContainerError": "PodCrashes",
+    "RunContainerError": "PodCrashes",
+}
+"""Why a container waits, and our word for it."""
+
+
+def read_troubles(pods: Iterable[Object]) -> tuple[Trouble, ...]:
+    """Why pods cannot run: once per cause, with the first pod that has it."""
+    found: dict[str, Trouble] = {}
+    for pod in pods:
+        if not is_deleting(pod):
+            for trouble in _troubles(pod):
+                found.setdefault(trouble.reason, trouble)
+    return tuple(sorted(found.values(), key=lambda trouble: trouble.reason == "Unschedulable"))
+
+
+def _troubles(pod: Object) -> Iterable[Trouble]:
+    name, status = pod["metadata"]["name"], pod.get("status") or {}
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("reason") == "Unschedulable":
+        yield Trouble("Unschedulable", f"no node can take pod {name}: {scheduled.get('message', '')}")
+    for container in (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or []):
+        waiting = container.get("state", {}).get("waiting") or {}
+        reason = _WAITING.get(waiting.get("reason", ""))
+        if reason:
+            last = container.get("lastState", {}).get("terminated") or {}
+            killed = " (its last end: out of memory)" if last.get("reason") == "OOMKilled" else ""
+            yield Trouble(reason, f"pod {name}: {waiting.get('message') or waiting['reason']}{killed}")

@@ -1,0 +1,251 @@
+"""A run, and a small world in which it lives: what Kubernetes, KubeRay, Kueue and a driver would do, without any."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from llm360_operator.case import Create, Delete, Settings
+from llm360_operator.names import CONFIG_ANNOTATION, DIGEST_ANNOTATION
+from llm360_operator.reconcile import reconcile
+from llm360_operator.seen import Cluster, Job, Preflight, Seen
+
+SETTINGS = Settings("operator:1", "trainer:1")
+START = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def run_object(**spec):
+    """An LLM360Run as the API server gives it back."""
+    return {
+        "apiVersion": "llm360.ai/v1alpha1",
+        "kind": "LLM360Run",
+        "metadata": {"name": "amber", "namespace": "research", "uid": "u-1", "generation": 1, "resourceVersion": "1"},
+        "spec": {"preset": "amber-tiny", "storage": {"uri": "s3://b/amber"}} | spec,
+    }
+
+
+def driver_status(step=7, **changes):
+    """What a driver of the run says."""
+    return {
+        "phase": "Training",
+        "attempt": 1,
+        "step": step,
+        "totalSteps": 100,
+        "tokens": step * 8192,
+        "loss": 3.25,
+        "tokensPerSecond": 1234.5,
+        "checkpoints": [{"step": 0, "labels": ["init"], "modelDigest": "sha256:0"}],
+        "startTime": "2026-11-22T12:00:00Z",
+        "estimatedSecondsLeft": 90.0,
+        "ledgerHead": "sha256:1",
+    } | changes
+
+
+@dataclass
+class World:
+    """A run with its children. `step` is one round: reconcile, do what it says, write the status."""
+
+    run: dict = field(default_factory=run_object)
+    now: datetime = START
+    configs: dict = field(default_factory=dict)
+    preflight: Preflight | None = None
+    cluster: Cluster | None = None
+    jobs: dict = field(default_factory=dict)
+    troubles: tuple = ()
+    driver: dict | None = None
+    foreign: tuple = ()
+    is_kuberay_missing: bool = False
+    has_queue: bool = False
+    clusters_made: int = 0
+    decisions: list = field(default_factory=list)
+
+    def seen(self):
+        jobs = tuple(job for _, job in sorted(self.jobs.items()))
+        return Seen(
+            self.now, dict(self.configs), self.preflight, self.cluster, jobs, self.troubles, self.driver, self.foreign,
+            self.is_kuberay_missing,
+        )  # fmt: skip
+
+    def decide(self):
+        run, seen = copy.deepcopy(self.run), self.seen()
+        decision = reconcile(run, seen, SETTINGS)
+        assert run == self.run, "reconcile changed what it was given"
+        assert decision == reconcile(run, seen, SETTINGS), "reconcile is not a function"
+        return decision
+
+    def step(self, *, is_status_lost=False):
+        """One round. With a lost status the operator died between its actions and the write."""
+        decision = self.decide()
+        self.decisions.append(decision)
+        for action in decision.actions:
+            self.act(action)
+        if not is_status_lost:
+            self.run["status"] = decision.status
+        return decision
+
+    def act(self, action):
+        if isinstance(action, Delete):
+            return self.delete(action)
+        assert isinstance(action, Create)
+        return self.create(action.manifest)
+
+    def create(self, manifest):
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        assert metadata["ownerReferences"][0]["uid"] == "u-1"
+        annotations = metadata.get("annotations", {})
+        if kind == "ConfigMap":
+            assert metadata["name"] not in self.configs
+            self.configs[metadata["name"]] = manifest["data"]["run.json"].encode()
+        elif kind == "Job":
+            assert self.preflight is None, "a second preflight job"
+            self.preflight = Preflight(annotations[CONFIG_ANNOTATION], "Running")
+        elif kind == "RayCluster":
+            assert self.cluster is None, "a second cluster"
+            self.clusters_made += 1
+            is_suspended = bool(manifest["spec"].get("suspend"))
+            self.cluster = Cluster(annotations[DIGEST_ANNOTATION], is_suspended, created=self.now)
+        else:
+            assert kind == "RayJob"
+            number = int(metadata["name"].rpartition("-")[2])
+            assert number not in self.jobs, "a second job of one number"
+            assert not any(job.state == "Active" for job in self.jobs.values()), "a second driver"
+            assert self.cluster is not None
+            assert self.cluster.is_head_ready
+            self.jobs[number] = Job(number, "Active")
+
+    def delete(self, action):
+        assert action.kind in ("Job", "RayCluster", "RayJob"), f"{action.kind} must never be deleted"
+        if action.kind == "Job":
+            assert self.preflight is not None
+            self.preflight = replace(self.preflight, is_deleting=True)
+        elif action.kind == "RayCluster":
+            assert self.cluster is not None
+            self.cluster = replace(self.cluster, is_deleting=True)
+        else:
+            number = int(action.name.rpartition("-")[2])
+            self.jobs[number] = replace(self.jobs[number], is_deleting=True)
+
+    # What the others do.
+
+    def pass_time(self, seconds=10.0):
+        self.now += timedelta(seconds=seconds)
+
+    def finish_deletions(self):
+        """What is on its way out is gone."""
+        if self.preflight and self.preflight.is_deleting:
+            self.preflight = None
+        if self.cluster and self.cluster.is_deleting:
+            self.cluster, self.driver = None, None
+        for number in [number for number, job in self.jobs.items() if job.is_deleting]:
+            if self.jobs.pop(number).state == "Active":
+                self.driver = None
+
+    def end_preflight(self, state="Passed", **answer):
+        if self.preflight and self.preflight.state == "Running" and not self.preflight.is_deleting:
+            self.preflight = replace(self.preflight, state=state, finished=self.now, answer=answer)
+
+    def make_ready(self, workers=2):
+        if self.cluster and not self.cluster.is_suspended:
+            self.cluster = replace(self.cluster, is_head_ready=True, ready_workers=workers)
+
+    def lose_pods(self, *, head=False):
+        if self.cluster:
+            self.cluster = replace(self.cluster, is_head_ready=not head, ready_workers=0 if head else 1)
+        if head:
+            self.driver = None
+
+    def admit(self):
+        if self.cluster and self.has_queue:
+            self.cluster = replace(self.cluster, is_suspended=False)
+
+    def preempt(self):
+        if self.cluster and self.has_queue:
+            self.cluster = replace(self.cluster, is_suspended=True, is_head_ready=False, ready_workers=0)
+            self.driver = None
+
+    def train(self, step=7, **changes):
+        if self.live and self.cluster and self.cluster.is_head_ready:
+            self.driver = driver_status(step, **changes)
+
+    @property
+    def live(self):
+        return [number for number, job in self.jobs.items() if job.state == "Active" and not job.is_deleting]
+
+    def vanish(self):
+        """Somebody removes the cluster."""
+        self.cluster, self.driver = None, None
+
+    @property
+    def cluster_spec(self):
+        """What the user states of the cluster."""
+        return {"queue": "gpus"} if self.has_queue else {}
+
+    def end_job(self, exit_code=0, reason="WorkerDied", message="a worker died"):
+        for number in self.live:
+            state = "Failed" if exit_code else "Succeeded"
+            self.jobs[number] = Job(number, state, exit_code, reason, message, self.now)
+            self.driver = None
+
+    def change(self, **spec):
+        """The user applies another specification."""
+        changed = self.run["spec"] | spec
+        if changed != self.run["spec"]:
+            self.run["spec"] = changed
+            self.run["metadata"]["generation"] += 1
+
+    def settle(self, rounds=12):
+        """Rounds in which everything goes well, until a round changes nothing but numbers."""
+        for _ in range(rounds):
+            self.step()
+            self.finish_deletions()
+            self.end_preflight()
+            self.admit()
+            self.make_ready()
+
+    @property
+    def status(self):
+        return self.run.get("status", {})
+
+    @property
+    def said(self):
+        """Phase and reason of the last round."""
+        return self.status["phase"], self.status["conditions"][0]["reason"]
+
+    @property
+    def conditions(self):
+        return {condition["type"]: condition["status"] for condition in self.status["conditions"]}
+
+
+@pytest.fixture
+def make_run():
+    """Makes an LLM360Run with a changed specification."""
+    return run_object
+
+
+@pytest.fixture(scope="session")
+def worlds():
+    """Makes a world, with a Kueue or without."""
+
+    def make(*, has_queue=False):
+        return World(run=run_object(cluster={"queue": "gpus"} if has_queue else {}), has_queue=has_queue)
+
+    return make
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def training():
+    """A run in the middle of its training."""
+    world = World()
+    world.settle()
+    world.train()
+    world.step()
+    assert world.said == ("Training", "Training")
+    return world

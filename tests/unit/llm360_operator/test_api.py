@@ -1,0 +1,136 @@
+"""Our requests as an API server would meet them, and its answers as we take them."""
+
+import asyncio
+import contextlib
+
+import pytest
+from aiohttp import web
+
+from llm360_operator.api import Api, ApiError, Connection, KindMissingError
+from llm360_operator.observe import fetch_status
+
+RUN = {
+    "apiVersion": "llm360.ai/v1alpha1",
+    "kind": "LLM360Run",
+    "metadata": {"name": "amber", "namespace": "a", "resourceVersion": "7"},
+}
+
+
+@contextlib.asynccontextmanager
+async def served(answer):
+    """A server on this machine that answers by a function of the request."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def talk(script, *answers, tokens=("t1", "t2")):
+    """Runs a script against an API that gives the answers in turn; returns its result and the requests."""
+    requests, counted, left, given = [], [], list(answers), list(tokens)
+
+    async def answer(request):
+        body = await request.json() if request.can_read_body else None
+        requests.append((request.method, request.path_qs, request.headers.get("Authorization"), body))
+        status, content = left.pop(0)
+        if isinstance(content, str):
+            return web.Response(text=content, status=status)
+        return web.json_response(content, status=status)
+
+    async def main():
+        async with served(answer) as url:
+            api = Api(lambda: Connection(url, given.pop(0), verify=True), lambda *what: counted.append(what))
+            try:
+                return await script(api)
+            finally:
+                await api.close()
+
+    return asyncio.run(asyncio.wait_for(main(), 20)), requests, counted
+
+
+def refusal(code, reason, **details):
+    return code, {"kind": "Status", "reason": reason, "message": f"it is {reason}", "details": details}
+
+
+def test_objects_are_asked_for_by_name():
+    found, requests, counted = talk(lambda api: api.get("RayCluster", "a", "amber"), (200, {"kind": "RayCluster"}))
+    assert found == {"kind": "RayCluster"}
+    assert requests == [("GET", "/apis/ray.io/v1/namespaces/a/rayclusters/amber", "Bearer t1", None)]
+    assert counted == [("get", "RayCluster", 200)]
+
+
+def test_a_missing_object_is_none_and_a_missing_kind_is_an_error():
+    assert talk(lambda api: api.get("Job", "a", "x"), refusal(404, "NotFound", name="x"))[0] is None
+    with pytest.raises(KindMissingError):
+        talk(lambda api: api.get("RayCluster", "a", "x"), (404, "404 page not found\n"))
+
+
+def test_lists_are_of_labels():
+    found, requests, _ = talk(lambda api: api.list("RayJob", "a", "llm360.ai/run=amber"), (200, {"items": [{}, {}]}))
+    assert len(found) == 2
+    assert requests[0][1] == "/apis/ray.io/v1/namespaces/a/rayjobs?labelSelector=llm360.ai/run%3Damber"
+
+
+def test_what_exists_is_not_made_again():
+    manifest = {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "a"}}
+    assert talk(lambda api: api.create(manifest), (201, manifest))[0] is True
+    assert talk(lambda api: api.create(manifest), refusal(409, "AlreadyExists", name="x"))[0] is False
+    with pytest.raises(ApiError, match="Forbidden \\(403\\): it is Forbidden"):
+        talk(lambda api: api.create(manifest), refusal(403, "Forbidden", name="x"))
+
+
+def test_deletion_is_from_below_and_what_is_gone_is_gone():
+    _, requests, _ = talk(lambda api: api.delete("RayCluster", "a", "x"), (200, {}))
+    assert requests[0][3] == {"propagationPolicy": "Foreground"}
+    talk(lambda api: api.delete("RayCluster", "a", "x"), refusal(404, "NotFound", name="x"))
+
+
+def test_a_status_is_written_to_the_run_that_was_read():
+    _, requests, _ = talk(lambda api: api.patch_status(RUN, {"step": 3, "loss": None}), (200, {}))
+    (method, path, _, body) = requests[0]
+    assert (method, path) == ("PATCH", "/apis/llm360.ai/v1alpha1/namespaces/a/llm360runs/amber/status")
+    assert body == {"metadata": {"resourceVersion": "7"}, "status": {"step": 3, "loss": None}}
+    with pytest.raises(ApiError):
+        talk(lambda api: api.patch_status(RUN, {"step": 3}), refusal(409, "Conflict", name="amber"))
+
+
+def test_a_token_that_has_run_out_is_read_again():
+    _, requests, counted = talk(lambda api: api.get("Job", "a", "x"), refusal(401, "Unauthorized"), (200, {}))
+    assert [request[2] for request in requests] == ["Bearer t1", "Bearer t2"]
+    assert counted == [("get", "Job", 200)]
+
+
+def test_no_answer_is_an_error_of_ours():
+    async def main():
+        api = Api(lambda: Connection("http://127.0.0.1:9", None, verify=True), lambda *_: None)
+        try:
+            await api.get("Job", "a", "x")
+        finally:
+            await api.close()
+
+    with pytest.raises(ApiError, match="gave no answer"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "found"),
+    [(200, '{"step": 3}', {"step": 3}), (200, "[1]", None), (200, "no json", None), (404, "{}", None), (500, "", None)],
+)
+def test_a_drivers_status_is_taken_where_it_makes_sense(status, text, found):
+    async def answer(_):
+        return web.Response(text=text, status=status)
+
+    async def main():
+        async with served(answer) as url:
+            return await fetch_status(f"{url}/status")
+
+    assert asyncio.run(main()) == found
+
+
+def test_a_driver_that_is_not_there_says_nothing():
+    assert asyncio.run(fetch_status("http://127.0.0.1:9/status")) is None

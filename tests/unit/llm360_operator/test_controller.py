@@ -1,0 +1,235 @@
+"""Whole rounds against a fake of our own API: what is asked, made, written and told. Below it everything fails."""
+
+import asyncio
+import copy
+
+import pytest
+
+from llm360_operator.api import ApiError, KindMissingError
+from llm360_operator.case import Settings
+from llm360_operator.controller import Controller
+from llm360_operator.metrics import Metrics
+from llm360_operator.names import Key
+from llm360_operator.observe import Observer
+
+KEY = Key("research", "amber")
+
+
+class FakeApi:
+    """Objects by kind, namespace and name. `refuse` maps a kind to the error that its creation meets."""
+
+    def __init__(self, *objects):
+        self.objects, self.requests, self.refuse, self.missing = {}, [], {}, set()
+        self.events = []
+        for made in objects:
+            self.put(made)
+
+    def put(self, made):
+        metadata = made["metadata"]
+        metadata.setdefault("uid", f"uid-{len(self.objects)}")
+        metadata.setdefault("creationTimestamp", "2026-11-22T12:00:00Z")
+        self.objects[made["kind"], metadata["namespace"], metadata["name"]] = copy.deepcopy(made)
+
+    async def get(self, kind, namespace, name):
+        self.requests.append(f"get {kind}")
+        if kind in self.missing:
+            raise KindMissingError(404, "KindMissing", "the server could not find the requested resource")
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    async def list(self, kind, namespace, selector):
+        self.requests.append(f"list {kind}")
+        label, _, value = selector.partition("=")
+        return [
+            copy.deepcopy(made)
+            for (made_kind, made_namespace, _), made in self.objects.items()
+            if (made_kind, made_namespace) == (kind, namespace)
+            and made["metadata"].get("labels", {}).get(label) == value
+        ]
+
+    async def create(self, manifest):
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        if kind == "Event":
+            self.events.append(manifest)
+            return True
+        self.requests.append(f"create {kind}")
+        if kind in self.refuse:
+            raise self.refuse[kind]
+        if (kind, metadata["namespace"], metadata["name"]) in self.objects:
+            return False
+        self.put(manifest)
+        return True
+
+    async def delete(self, kind, namespace, name):
+        self.requests.append(f"delete {kind}")
+        self.objects.pop((kind, namespace, name), None)
+
+    async def patch_status(self, run, changes):
+        self.requests.append("patch status")
+        status = self.objects["LLM360Run", *KEY].setdefault("status", {})
+        for name, value in changes.items():
+            status.pop(name, None) if value is None else status.update({name: value})
+
+    @property
+    def status(self):
+        return self.objects["LLM360Run", *KEY].get("status", {})
+
+    def update(self, kind, name, **changes):
+        self.objects[kind, "research", name].update(changes)
+
+
+class Operator:
+    """A controller over a fake API; `answers` is what a driver says."""
+
+    def __init__(self, run):
+        self.api, self.metrics, self.driver, self.asked = FakeApi(run), Metrics(), None, []
+        observer = Observer(self.api, self.fetch)
+        self.controller = Controller(self.api, observer, Settings("operator:1", "trainer:1"), self.metrics)
+
+    async def fetch(self, url):
+        self.asked.append(url)
+        return self.driver
+
+    def round(self):
+        """One round: what it asked of the API, and when it wants the next."""
+        self.api.requests.clear()
+        wait = asyncio.run(self.controller.round(KEY))
+        return list(self.api.requests), wait
+
+
+@pytest.fixture
+def operator(make_run):
+    return Operator(make_run())
+
+
+@pytest.fixture
+def ready(operator):
+    """An operator whose run has a ready cluster and a running job."""
+    operator.round()
+    operator.round()
+    done = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:00Z"}]
+    operator.api.update("Job", "amber-preflight", status={"conditions": done})
+    operator.round()
+    operator.round()
+    head = [{"type": "HeadPodReady", "status": "True"}]
+    operator.api.update("RayCluster", "amber", status={"readyWorkerReplicas": 2, "conditions": head})
+    operator.round()
+    operator.driver = {
+        "phase": "Training",
+        "attempt": 1,
+        "step": 7,
+        "totalSteps": 100,
+        "tokensPerSecond": 12.5,
+        "loss": 3.0,
+        "checkpoints": [],
+    }
+    operator.round()
+    assert operator.api.status["phase"] == "Training"
+    return operator
+
+
+def test_a_round_asks_little(ready):
+    requests, wait = ready.round()
+    assert sorted(requests) == ["get ConfigMap", "get Job", "get LLM360Run", "get RayCluster", "list RayJob"]
+    assert wait == 15
+    ready.driver["step"] = 8
+    assert ready.round()[0][-1] == "patch status"
+    assert ready.api.status["step"] == 8
+    assert ready.asked[-1] == "http://amber-head-svc.research.svc:9360/status"
+
+
+def test_transitions_are_told_once(ready):
+    told = [(event["reason"], event["type"]) for event in ready.api.events]
+    assert told == [
+        ("ConfigPinned", "Normal"),
+        ("PreflightRuns", "Normal"),
+        ("PreflightPassed", "Normal"),
+        ("ClusterCreated", "Normal"),
+        ("JobSubmitted", "Normal"),
+        ("Training", "Normal"),
+    ]
+    ready.driver = None
+    ready.round()
+    ready.round()
+    assert [event["reason"] for event in ready.api.events[6:]] == ["DriverUnreachable"]
+
+
+def test_a_run_that_is_gone_or_going_is_left_alone(ready):
+    ready.api.objects["LLM360Run", *KEY]["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
+    assert ready.round() == (["get LLM360Run"], None)
+    del ready.api.objects["LLM360Run", *KEY]
+    assert ready.round() == (["get LLM360Run"], None)
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_what_kubernetes_will_not_take_is_told_and_tried_again(operator, code):
+    operator.api.refuse["ConfigMap"] = ApiError(code, "Forbidden", "exceeded quota: small")
+    _, wait = operator.round()
+    ready = operator.api.status["conditions"][0]
+    assert (wait, ready["reason"], ready["status"]) == (30, "Refused", "False")
+    assert ready["message"].startswith("ConfigMap amber-config cannot be made: exceeded quota: small")
+    assert operator.api.events[-1]["type"] == "Warning"
+    assert "configDigest" not in operator.api.status
+    operator.api.refuse.clear()
+    operator.round()
+    assert operator.api.status["configDigest"]
+
+
+def test_an_api_server_without_an_answer_ends_the_round_before_the_status(operator):
+    operator.api.refuse["ConfigMap"] = ApiError(0, "Unreachable", "no answer")
+    with pytest.raises(ApiError):
+        operator.round()
+    assert operator.api.status == {}
+
+
+def test_a_child_that_is_there_already_is_found_not_made_twice(operator):
+    operator.round()
+    operator.api.objects["LLM360Run", *KEY].pop("status")
+    operator.round()
+    operator.round()
+    assert operator.api.status["phase"] == "Preflight"
+
+
+def test_children_of_an_earlier_run_of_the_same_name_are_in_the_way(operator, make_run):
+    cluster = {"kind": "RayCluster", "metadata": {"name": "amber", "namespace": "research"}, "spec": {}}
+    cluster["metadata"]["ownerReferences"] = [{"uid": "earlier"}]
+    operator.api.put(cluster)
+    requests, wait = operator.round()
+    assert "there is already RayCluster amber" in operator.api.status["conditions"][0]["message"]
+    assert wait == 10
+    assert not [request for request in requests if request.startswith(("create", "delete"))]
+
+
+def test_a_cluster_without_kuberay(operator):
+    operator.api.missing = {"RayCluster"}
+    operator.round()
+    operator.round()
+    done = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:00Z"}]
+    operator.api.update("Job", "amber-preflight", status={"conditions": done})
+    operator.round()
+    operator.round()
+    assert operator.api.status["conditions"][0]["reason"] == "KubeRayMissing"
+
+
+def test_pods_are_asked_for_only_while_they_may_have_something_to_tell(ready):
+    ready.api.update("RayCluster", "amber", status={"readyWorkerReplicas": 1, "conditions": []})
+    pod = {
+        "kind": "Pod",
+        "metadata": {"name": "amber-head", "namespace": "research", "labels": {"llm360.ai/run": "amber"}},
+        "status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]},
+    }
+    ready.api.put(pod)
+    requests, _ = ready.round()
+    assert "list Pod" in requests
+    ready_condition = ready.api.status["conditions"][0]
+    assert ready_condition["reason"] == "ImagePullFailed"
+    assert ready_condition["message"].startswith("pod amber-head: not found; see that cluster.image is right")
+
+
+def test_metrics_count_rounds_and_phases(ready):
+    def value(name, **labels):
+        return ready.metrics.registry.get_sample_value(name, labels)
+
+    assert value("llm360_operator_runs", phase="Training") == 1
+    assert value("llm360_operator_runs", phase="Preflight") == 0
+    assert value("llm360_operator_round_seconds_count") == 6
+    assert value("llm360_operator_decision_seconds_count") == 6

@@ -1,0 +1,113 @@
+"""Whatever happens, in whatever order: no forbidden action, no status against itself, and in the end the run is done.
+
+The world refuses by itself a second cluster, a second driver, a second job of one number, and any deletion but of a
+job, a preflight or a cluster. What is checked here on top: the status after every round, that a quiet world is left
+alone, and that a run which nothing disturbs any more comes to its end.
+"""
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm360_operator.seen import Trouble
+from llm360_operator.verdict import CONDITIONS
+
+EVENTS = {
+    "round": lambda world: world.step(),
+    "status lost": lambda world: world.step(is_status_lost=True),
+    "deletions finish": lambda world: world.finish_deletions(),
+    "time": lambda world: world.pass_time(10),
+    "much time": lambda world: world.pass_time(700),
+    "preflight passes": lambda world: world.end_preflight(),
+    "preflight fails": lambda world: world.end_preflight("Failed", reason="BucketMissing", message="no bucket"),
+    "pods ready": lambda world: world.make_ready(),
+    "head lost": lambda world: world.lose_pods(head=True),
+    "worker lost": lambda world: world.lose_pods(),
+    "cluster vanishes": lambda world: world.vanish(),
+    "admitted": lambda world: world.admit(),
+    "preempted": lambda world: world.preempt(),
+    "trains": lambda world: world.train(),
+    "driver silent": lambda world: setattr(world, "driver", None),
+    "job done": lambda world: world.end_job(0),
+    "job fails": lambda world: world.end_job(1),
+    "bad input": lambda world: world.end_job(2, "DataMissing", "no data"),
+    "suspend": lambda world: world.change(suspend=True),
+    "resume": lambda world: world.change(suspend=False),
+    "more attempts": lambda world: world.change(recovery={"maxAttempts": 50}),
+    "other head": lambda world: world.change(cluster={**world.cluster_spec, "head": {"cpus": 3}}),
+    "invalid": lambda world: world.change(cluster={**world.cluster_spec, "workers": {"replicas": 1000}}),
+    "valid": lambda world: world.change(cluster=world.cluster_spec),
+    "no node": lambda world: setattr(world, "troubles", (Trouble("Unschedulable", "pod x: no node"),)),
+    "node": lambda world: setattr(world, "troubles", ()),
+    "no KubeRay": lambda world: setattr(world, "is_kuberay_missing", True),
+    "KubeRay": lambda world: setattr(world, "is_kuberay_missing", False),
+}
+
+
+def check_status(world):
+    """The status says one thing, in the words of the table."""
+    status, conditions = world.status, world.conditions
+    phase, reason = world.said
+    assert status["observedGeneration"] == world.run["metadata"]["generation"]
+    ready, progressing, suspended, succeeded = CONDITIONS[phase]
+    assert (conditions["Suspended"], conditions["Succeeded"]) == (suspended, succeeded)
+    assert conditions["Ready"] in (ready, "False")
+    assert conditions["Progressing"] == progressing or progressing == "True"
+    assert conditions["Ready"] != "True" or phase in ("Preparing", "Training", "Succeeded")
+    assert reason
+    assert all(condition["message"] for condition in status["conditions"])
+    if phase == "Suspended" and reason == "SuspendAsked":
+        assert world.cluster is None
+    if phase == "Training":
+        assert world.cluster is not None
+
+
+def bring_to_an_end(world):
+    """From now on nothing disturbs; returns how many rounds it took until nothing was left to do."""
+    world.change(suspend=False, cluster=world.cluster_spec)
+    world.troubles, world.is_kuberay_missing = (), False
+    for count in itertools.count():
+        assert count < 60, f"does not come to an end: {world.said}"
+        decision = world.step()
+        check_status(world)
+        if decision.wait is None and world.status["phase"] in ("Succeeded", "Failed"):
+            return
+        assert decision.wait is not None or decision.actions, f"gives up at {world.said}"
+        world.finish_deletions()
+        world.pass_time(700)
+        world.end_preflight()
+        world.admit()
+        world.make_ready()
+        world.end_job(0) if world.driver else world.train()
+
+
+@settings(deadline=None, max_examples=150)
+@given(has_queue=st.booleans(), names=st.lists(st.sampled_from(sorted(EVENTS)), max_size=60))
+def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, has_queue, names):
+    world = worlds(has_queue=has_queue)
+    for name in names:
+        EVENTS[name](world)
+        if name == "round":
+            check_status(world)
+    bring_to_an_end(world)
+    assert (world.cluster, world.preflight, world.live) == (None, None, [])
+
+
+@settings(deadline=None, max_examples=60)
+@given(names=st.lists(st.sampled_from(sorted(EVENTS)), max_size=40))
+def test_a_world_in_which_nothing_happens_is_left_alone(worlds, names):
+    world = worlds()
+    for name in names:
+        EVENTS[name](world)
+    world.finish_deletions()
+    for _ in range(8):
+        world.step()
+        world.finish_deletions()
+    for _ in range(3):
+        before = world.status
+        decision = world.step()
+        world.finish_deletions()
+        assert decision.actions == (), f"acts again and again: {world.said}"
+        assert decision.wait is None or decision.wait >= 2, f"a hot loop: {world.said}"
+        assert world.status == before

@@ -1,0 +1,338 @@
+"""Each thing that can happen to a run, and what follows from it."""
+
+import pytest
+
+from llm360_operator.case import Create
+from llm360_operator.seen import Trouble
+
+
+def kinds(decision):
+    return [
+        f"+{action.manifest['kind']}" if isinstance(action, Create) else f"-{action.kind}"
+        for action in decision.actions
+    ]
+
+
+def test_from_apply_to_training(world):
+    assert kinds(world.step()) == ["+ConfigMap"]
+    assert world.said == ("Pending", "ConfigPinned")
+    assert world.status["configDigest"].startswith("sha256:")
+    assert kinds(world.step()) == ["+Job"]
+    assert world.said == ("Preflight", "PreflightRuns")
+    assert kinds(world.step()) == []
+    world.end_preflight(prepares=["stage1"])
+    assert kinds(world.step()) == []
+    assert world.status["preflight"]["prepares"] == ["stage1"]
+    assert kinds(world.step()) == ["+RayCluster"]
+    assert world.said == ("Starting", "ClusterCreated")
+    assert kinds(world.step()) == []
+    assert world.said == ("Starting", "WaitsForPods")
+    world.make_ready()
+    assert kinds(world.step()) == ["+RayJob"]
+    assert world.said == ("Starting", "JobSubmitted")
+    world.step()
+    assert world.said == ("Preparing", "DataIsPrepared")
+    world.train(step=7)
+    world.step()
+    assert world.said == ("Training", "Training")
+    assert world.conditions == {"Ready": "True", "Progressing": "True", "Suspended": "False", "Succeeded": "Unknown"}
+    assert (world.status["step"], world.status["totalSteps"], world.status["checkpoints"]) == (7, 100, 1)
+    assert world.status["rayCluster"] == "amber"
+
+
+def test_success_stores_the_status_before_the_pods_go(training):
+    training.end_job(0)
+    assert kinds(training.step()) == []
+    assert training.said == ("Succeeded", "Complete")
+    assert training.status["step"] == 100
+    assert kinds(training.step()) == ["-RayCluster", "-Job"]
+    training.finish_deletions()
+    decision = training.step()
+    assert (kinds(decision), decision.wait) == ([], None)
+    assert training.conditions == {"Ready": "True", "Progressing": "False", "Suspended": "False", "Succeeded": "True"}
+    assert "rayCluster" not in training.status
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(2, "RowLengthDiffers"), (3, "Fenced"), (4, "AttemptsExhausted")],
+    ids=["input", "fenced", "all"],
+)
+def test_what_no_retry_can_mend_is_final_and_the_pods_stay_for_a_look(training, code, reason):
+    training.end_job(code, reason, "because of this")
+    training.step()
+    assert training.said == ("Failed", reason)
+    assert training.conditions["Succeeded"] == "False"
+    assert "because of this; put it right" in training.status["conditions"][0]["message"]
+    training.pass_time(300)
+    decision = training.step()
+    assert kinds(decision) == ["-Job"]
+    assert decision.wait == 300
+    training.pass_time(301)
+    training.finish_deletions()
+    assert kinds(training.step()) == ["-RayCluster"]
+    training.finish_deletions()
+    assert training.step().wait is None
+    assert training.said == ("Failed", reason)
+
+
+def test_a_failed_job_is_followed_by_the_next_on_the_same_cluster_after_a_pause(training):
+    training.run["spec"]["recovery"] = {"backoffSeconds": 20}
+    training.change(recovery={"backoffSeconds": 20, "maxAttempts": 9})
+    training.settle()
+    made = training.clusters_made
+    training.end_job(1)
+    training.step()
+    decision = training.step()
+    assert training.said == ("Recovering", "BackingOff")
+    assert (kinds(decision), decision.wait) == ([], 20)
+    training.pass_time(20)
+    assert kinds(training.step()) == ["+RayJob"]
+    training.end_job(1)
+    training.step()
+    assert training.step().wait == 40
+    training.pass_time(40)
+    training.step()
+    training.end_job(1)
+    training.step()
+    training.pass_time(80)
+    assert kinds(training.step()) == ["-RayCluster"]
+    training.settle()
+    assert training.clusters_made == made + 1
+    assert training.status["failures"] == 3
+
+
+def test_a_new_checkpoint_between_two_failures_starts_the_count_again(training):
+    for step in (1, 2, 3, 4, 5, 6, 7, 8):
+        training.train(step, checkpoints=[{"step": step, "labels": [], "modelDigest": "sha256:2"}])
+        training.step()
+        training.end_job(1)
+        training.step()
+        training.pass_time(400)
+        training.settle(4)
+    assert training.status["failures"] == 1
+    assert training.status["phase"] != "Failed"
+
+
+def test_jobs_that_fail_without_a_checkpoint_are_given_up_with_the_last_reason(training):
+    for _ in range(5):
+        training.end_job(1, "CudaError", "an illegal memory access")
+        training.step()
+        if training.status["phase"] == "Failed":
+            break
+        training.pass_time(400)
+        training.settle(8)
+    assert training.said == ("Failed", "AttemptsExhausted")
+    assert "CudaError: an illegal memory access" in training.status["conditions"][0]["message"]
+
+
+def test_a_failed_run_is_tried_again_once_its_specification_changes(training):
+    training.end_job(2, "DataMissing", "no data")
+    training.step()
+    training.step()
+    training.finish_deletions()
+    training.change(recovery={"maxAttempts": 7})
+    training.settle()
+    training.train()
+    training.step()
+    assert training.said == ("Training", "Training")
+    assert "failures" not in training.status
+
+
+def test_suspend_stops_the_driver_first_and_resume_goes_on(training):
+    training.change(suspend=True)
+    assert kinds(training.step()) == ["-RayJob", "-Job"]
+    assert training.said == ("Suspending", "SuspendAsked")
+    training.finish_deletions()
+    assert kinds(training.step()) == ["-RayCluster"]
+    training.finish_deletions()
+    decision = training.step()
+    assert training.said == ("Suspended", "SuspendAsked")
+    assert (decision.wait, training.conditions["Suspended"]) == (None, "True")
+    assert training.status["step"] == 7
+    training.change(suspend=False)
+    training.settle()
+    assert training.live == [2]
+
+
+def test_a_driver_that_does_not_stop_is_waited_for_but_not_for_ever(training):
+    training.change(suspend=True)
+    training.step()
+    training.jobs.clear()
+    training.preflight = None
+    assert kinds(training.step()) == []
+    training.pass_time(46)
+    assert kinds(training.step()) == ["-RayCluster"]
+
+
+def test_an_unreachable_driver_has_not_failed(training):
+    training.driver = None
+    training.step()
+    assert training.said == ("Training", "DriverUnreachable")
+    assert training.conditions["Progressing"] == "Unknown"
+    assert training.status["step"] == 7
+
+
+def test_a_driver_of_another_run_is_not_believed(training):
+    training.driver["configDigest"], training.driver["step"] = "sha256:another", 99
+    training.step()
+    assert training.status["step"] == 7
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_lost_pods_leave_job_and_cluster_to_kuberay(training, head):
+    training.lose_pods(head=head)
+    assert kinds(training.step()) == []
+    assert training.said == ("Recovering", "PodsLost")
+    training.make_ready()
+    training.train(9)
+    training.step()
+    assert training.said == ("Training", "Training")
+
+
+def test_other_operations_replace_the_pods_and_keep_the_identity(training):
+    digest = training.status["configDigest"]
+    training.change(cluster={"workers": {"replicas": 3}})
+    assert kinds(training.step()) == ["+ConfigMap"]
+    assert kinds(training.step()) == ["-RayJob"]
+    training.finish_deletions()
+    assert kinds(training.step()) == ["-RayCluster"]
+    for _ in range(6):
+        training.finish_deletions()
+        training.step()
+        training.make_ready(3)
+    assert (training.clusters_made, training.live) == (2, [2])
+    assert training.status["configDigest"] == digest
+    assert training.status["config"] != "amber-config"
+
+
+def test_what_only_the_operator_acts_on_disturbs_nothing(training):
+    training.change(cluster={"keepOnFailure": "1h"}, evaluation={"everyCheckpoints": 5})
+    for _ in range(3):
+        assert kinds(training.step()) == []
+    assert training.said == ("Training", "Training")
+
+
+def test_an_invalid_change_is_told_and_the_run_goes_on(training):
+    training.change(cluster={"workers": {"replicas": 1000}})
+    training.step()
+    training.step()
+    assert training.said == ("Training", "InvalidSpec")
+    assert training.conditions["Ready"] == "False"
+    assert training.conditions["Progressing"] == "True"
+    assert "cannot be shared by 1000 ranks" in training.status["conditions"][0]["message"]
+    training.change(cluster={})
+    training.step()
+    training.step()
+    assert training.said == ("Training", "Training")
+
+
+def test_an_invalid_specification_is_told_and_nothing_is_made(world):
+    world.change(preset="amber-tinny")
+    decision = world.step()
+    assert (kinds(decision), decision.wait) == ([], None)
+    assert world.said == ("Pending", "InvalidSpec")
+    assert "did you mean 'amber-tiny'?" in world.status["conditions"][0]["message"]
+
+
+def test_a_lost_configuration_is_not_made_up_again(training):
+    training.configs.clear()
+    assert kinds(training.step()) == []
+    assert training.said == ("Training", "ConfigLost")
+    assert training.conditions["Ready"] == "False"
+
+
+def test_a_failed_preflight_takes_no_worker_and_is_tried_again(world):
+    world.step()
+    world.step()
+    world.end_preflight("Failed", reason="BucketMissing", message="bucket b does not exist")
+    decision = world.step()
+    assert (kinds(decision), decision.wait) == ([], 60)
+    assert world.said == ("Preflight", "BucketMissing")
+    assert world.conditions["Progressing"] == "False"
+    world.pass_time(60)
+    assert kinds(world.step()) == ["-Job"]
+    world.finish_deletions()
+    world.settle()
+    assert world.clusters_made == 1
+
+
+@pytest.mark.parametrize("reason", ["ImagePullFailed", "SecretMissing", "Unschedulable", "PodCrashes"])
+def test_pods_that_cannot_run_are_told_with_advice(world, reason):
+    world.step()
+    world.step()
+    world.troubles = (Trouble(reason, "pod x: why"),)
+    world.step()
+    assert world.said == ("Preflight", reason)
+    assert "pod x: why; " in world.status["conditions"][0]["message"]
+    world.end_preflight()
+    world.step()
+    world.step()
+    world.step()
+    assert world.said == ("Starting", reason)
+    assert world.conditions["Progressing"] == "False"
+
+
+def test_without_kuberay_it_waits_and_says_so(world):
+    world.is_kuberay_missing = True
+    world.settle()
+    assert world.said == ("Starting", "KubeRayMissing")
+    world.is_kuberay_missing = False
+    world.settle()
+    assert world.clusters_made == 1
+
+
+def test_a_name_that_is_taken(world):
+    world.foreign = ("RayCluster amber",)
+    world.step()
+    assert world.said == ("Pending", "NameTaken")
+    assert kinds(world.step()) == []
+
+
+def test_kueue_admits_preempts_and_admits_again(world):
+    world.change(cluster={"queue": "gpus"})
+    world.has_queue = True
+    for _ in range(5):
+        world.step()
+        world.end_preflight()
+    world.step()
+    assert world.said == ("Queued", "WaitsForQuota")
+    world.admit()
+    world.make_ready()
+    world.step()
+    world.train()
+    world.step()
+    assert world.said == ("Training", "Training")
+    world.preempt()
+    assert kinds(world.step()) == ["-RayJob"]
+    assert world.said == ("Suspended", "Preempted")
+    assert world.conditions["Suspended"] == "True"
+    world.finish_deletions()
+    world.settle()
+    assert (world.live, world.clusters_made) == ([2], 1)
+    assert "failures" not in world.status
+
+
+def test_a_cluster_removed_by_somebody_is_made_again(training):
+    training.cluster, training.driver = None, None
+    assert kinds(training.step()) == ["-RayJob"]
+    training.settle()
+    assert (training.clusters_made, training.live) == (2, [2])
+
+
+def test_only_the_last_jobs_are_kept(training):
+    training.change(recovery={"maxAttempts": 99})
+    training.settle()
+    for _ in range(6):
+        training.end_job(1)
+        training.step()
+        training.pass_time(400)
+        training.settle(8)
+    assert len(training.jobs) == 3
+
+
+def test_an_upgraded_operator_touches_no_run(training, monkeypatch):
+    monkeypatch.setattr("llm360_operator.plan._resolve", lambda *_: pytest.fail("resolved again"))
+    before = training.status
+    training.step()
+    assert training.status == before

@@ -1,0 +1,139 @@
+"""Kubernetes objects as they come, and what is made of them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from llm360_operator.seen import (
+    last_word,
+    read_cluster,
+    read_job,
+    read_preflight,
+    read_time,
+    read_troubles,
+    write_time,
+)
+
+CREATED = "2026-11-22T12:00:00Z"
+
+RAY_MESSAGE = """\
+Job entrypoint command failed with exit code 2, last available logs (truncated to 20,000 chars):
+step 12
+llm360: spec.training.sequenceLength is 300
+{"reason": "RowLengthDiffers", "message": "spec.training.sequenceLength is 300"}
+"""
+
+
+def rayjob(**status):
+    return {"metadata": {"name": "amber-run-12", "creationTimestamp": CREATED}, "status": status}
+
+
+def test_times_survive_both_ways():
+    assert read_time(CREATED) == datetime(2026, 11, 22, 12, tzinfo=UTC)
+    assert write_time(read_time(CREATED)) == CREATED
+    assert read_time(None) is None
+
+
+def test_a_job_that_failed_says_the_drivers_last_word():
+    job = read_job(
+        rayjob(
+            jobStatus="FAILED", jobDeploymentStatus="Failed", reason="AppFailed", message=RAY_MESSAGE, endTime=CREATED
+        )
+    )
+    assert (job.number, job.state, job.exit_code) == (12, "Failed", 2)
+    assert (job.reason, job.message) == ("RowLengthDiffers", "spec.training.sequenceLength is 300")
+    assert job.ended == read_time(CREATED)
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"),
+    [
+        ({}, "Active", ""),
+        ({"jobDeploymentStatus": "Initializing"}, "Active", ""),
+        ({"jobStatus": "RUNNING", "jobDeploymentStatus": "Running"}, "Active", ""),
+        ({"jobStatus": "SUCCEEDED", "jobDeploymentStatus": "Complete"}, "Succeeded", ""),
+        ({"jobStatus": "STOPPED", "jobDeploymentStatus": "Complete"}, "Failed", "JobStopped"),
+        ({"jobDeploymentStatus": "ValidationFailed", "reason": "ValidationFailed"}, "Failed", "ValidationFailed"),
+        ({"jobStatus": "FAILED", "jobDeploymentStatus": "Failed", "message": "gone"}, "Failed", "JobFailed"),
+    ],
+)
+def test_states_of_a_job(status, state, reason):
+    job = read_job(rayjob(**status))
+    assert (job.state, job.reason) == (state, reason)
+    assert job.state != "Failed" or job.message
+
+
+@pytest.mark.parametrize("log", ["", "no json", "{", '{"reason": "A"}', '["reason", "message"]', "null\n{}"])
+def test_a_log_without_a_last_word(log):
+    assert last_word(log) == {}
+
+
+def test_a_cluster_is_judged_by_its_pods_not_by_its_state():
+    cluster = {
+        "metadata": {"name": "amber", "creationTimestamp": CREATED, "annotations": {"llm360.ai/digest": "sha256:1"}},
+        "spec": {"suspend": True},
+        "status": {
+            "state": "ready",
+            "readyWorkerReplicas": 1,
+            "conditions": [
+                {"type": "HeadPodReady", "status": "False"},
+                {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"},
+            ],
+        },
+    }
+    seen = read_cluster(cluster)
+    assert (seen.is_head_ready, seen.ready_workers, seen.is_suspended) == (False, 1, True)
+    assert (seen.digest, seen.failure) == ("sha256:1", "exceeded quota")
+    assert read_cluster(
+        {"metadata": {"creationTimestamp": CREATED, "deletionTimestamp": CREATED}, "spec": {}}
+    ).is_deleting
+
+
+def test_a_preflight_answers_by_its_pods_last_message():
+    job = {
+        "metadata": {"annotations": {"llm360.ai/config": "amber-config"}},
+        "status": {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": CREATED}]},
+    }
+    message = '{"reason": "BucketMissing", "message": "no bucket b", "prepares": []}'
+    pod = {"status": {"containerStatuses": [{"state": {"terminated": {"message": message}}}]}}
+    seen = read_preflight(job, [{"status": {}}, pod])
+    assert (seen.state, seen.config, seen.finished) == ("Failed", "amber-config", read_time(CREATED))
+    assert seen.answer["reason"] == "BucketMissing"
+    assert read_preflight(job, []).answer == {}
+    assert read_preflight({"metadata": {}}, []).state == "Running"
+
+
+def pod(name="x", waiting=None, conditions=(), **container):
+    state = {"waiting": {"reason": waiting, "message": f"about {waiting}"}} if waiting else {"running": {}}
+    return {
+        "metadata": {"name": name},
+        "status": {"conditions": list(conditions), "containerStatuses": [{"state": state} | container]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason"),
+    [
+        ("ErrImagePull", "ImagePullFailed"),
+        ("ImagePullBackOff", "ImagePullFailed"),
+        ("CreateContainerConfigError", "SecretMissing"),
+        ("CrashLoopBackOff", "PodCrashes"),
+    ],
+)
+def test_why_a_container_waits(waiting, reason):
+    (trouble,) = read_troubles([pod("x", waiting), pod("y", waiting)])
+    assert (trouble.reason, trouble.message) == (reason, f"pod x: about {waiting}")
+
+
+def test_pods_that_are_well_or_going_give_no_trouble():
+    going = pod(waiting="ErrImagePull")
+    going["metadata"]["deletionTimestamp"] = CREATED
+    assert read_troubles([pod(), pod(waiting="ContainerCreating"), going, {"metadata": {"name": "new"}}]) == ()
+
+
+def test_out_of_memory_is_said_and_no_node_comes_last():
+    scheduled = {"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    killed = pod(waiting="CrashLoopBackOff", lastState={"terminated": {"reason": "OOMKilled"}})
+    first, second = read_troubles([pod("w", conditions=[scheduled]), killed])
+    assert first.message.endswith("(its last end: out of memory)")
+    assert second.message == "no node can take pod w: 0/3 nodes are available"
