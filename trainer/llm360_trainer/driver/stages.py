@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from llm360.canonical import sha256_digest
+from llm360.data.fit import check_data, read_tokenizer
 from llm360.data.manifest import DataManifest, load_manifest
 from llm360.data.order import StageOrder
-from llm360.errors import InputError, ObjectNotFoundError
+from llm360.errors import InputError
 from llm360.release.entries import Stage, StageDigests
 from llm360.release.history import History
 from llm360.release.writer import check_stage
@@ -126,35 +126,6 @@ def prepare_data(
     return manifest, digest
 
 
-def check_data(run: ResolvedRun, stage: ResolvedStage, manifest: DataManifest) -> None:
-    """Compare data with the specification.
-
-    Raises:
-        InputError: row length, vocabulary or tokenizer do not fit.
-    """
-    spec = run.spec
-    if manifest.sequence_length != spec.training.sequence_length:
-        raise InputError(
-            f"spec.training.sequenceLength is {spec.training.sequence_length}, but the data of stage '{stage.name}' has"
-            f" rows of {manifest.row_tokens} tokens, which is a sequence length of {manifest.sequence_length};"
-            " set it to that, or prepare the data again",
-            reason="RowLengthDiffers",
-        )
-    if manifest.tokenizer.vocab_size > spec.model.vocab_size:
-        raise InputError(
-            f"spec.model.vocabSize is {spec.model.vocab_size}, but the tokenizer of stage '{stage.name}' has"
-            f" {manifest.tokenizer.vocab_size} ids; raise vocabSize to at least that, or use another tokenizer",
-            reason="TokenizerTooLarge",
-        )
-    wanted = spec.tokenizer.digest
-    if wanted is not None and manifest.tokenizer.digest != wanted:
-        raise InputError(
-            f"spec.tokenizer.digest is {wanted}, but the data of stage '{stage.name}' was made with the tokenizer"
-            f" {manifest.tokenizer.digest}; use the data of that tokenizer, or correct the digest",
-            reason="TokenizerDiffers",
-        )
-
-
 def check_schedule(stage: ResolvedStage, num_steps: int) -> None:
     """See that the learning rate is defined over the stage's steps, whose number only the data tells.
 
@@ -170,31 +141,6 @@ def check_schedule(stage: ResolvedStage, num_steps: int) -> None:
             " later decaySteps",
             reason="ScheduleDoesNotFit",
         )
-
-
-def read_tokenizer(storage: Storage, manifest: DataManifest) -> bytes | None:
-    """The tokenizer.json beside the data, for the model folder; None where the data has none.
-
-    Raises:
-        InputError: it is missing, or not the one that made the data.
-    """
-    if manifest.tokenizer.key is None:
-        return None
-    try:
-        data = storage.get(manifest.tokenizer.key)
-    except ObjectNotFoundError as error:
-        raise InputError(
-            f"the tokenizer {storage.uri}/{manifest.tokenizer.key}, which the data's manifest names, does not exist;"
-            " put the one that made the data back, or prepare the data again",
-            reason="TokenizerMissing",
-        ) from error
-    if (digest := sha256_digest(data)) != manifest.tokenizer.digest:
-        raise InputError(
-            f"{storage.uri}/{manifest.tokenizer.key} has digest {digest}, but the data's manifest names"
-            f" {manifest.tokenizer.digest}; restore the tokenizer that made the data",
-            reason="TokenizerDiffers",
-        )
-    return data
 
 
 def check_pinned(run: ResolvedRun, history: History, plans: Sequence[StagePlan]) -> None:
