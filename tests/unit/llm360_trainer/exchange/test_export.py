@@ -1,0 +1,127 @@
+"""An exported folder holds the checkpoint's bits, and other programs read it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from llm360.cli import main
+from llm360.errors import InputError, IntegrityError
+from llm360_trainer.exchange.export import export_checkpoint
+from llm360_trainer.exchange.folder import plan_shards
+from llm360_trainer.model.forms import decoder_of
+
+PRESETS = {"amber-tiny": "llama", "pythia-tiny": "gpt_neox", "crystal-tiny": "crystalcoder"}
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    tensors = {}
+    for name, file in index["weight_map"].items():
+        with safe_open(folder / file, framework="pt") as opened:
+            assert opened.metadata() == {"format": "pt"}
+            tensors[name] = opened.get_tensor(name)
+    assert index["metadata"]["total_size"] == sum(t.numel() * t.itemsize for t in tensors.values())
+    return tensors
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_weights_are_the_checkpoints_to_the_bit(make_release, preset, tmp_path):
+    release = make_release(preset)
+    done = export_checkpoint(release.storage, "init", out=tmp_path / "out", max_shard_bytes=20_000)
+    assert (done.form, done.dtype, done.step) == (PRESETS[preset], "float32", 0)
+    assert done.num_files > 2
+    form, config = decoder_of(json.loads((done.folder / "config.json").read_text()))
+    restored = form.restore(config, weights_of(done.folder))
+    state = release.model.state_dict()
+    assert restored.keys() == state.keys()
+    assert all(torch.equal(restored[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize("preset", ["amber-tiny", "pythia-tiny"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_transformers_opens_it(make_release, preset, dtype, tmp_path):
+    release = make_release(preset)
+    folder = export_checkpoint(release.storage, "0", out=tmp_path / "out", dtype=dtype, max_shard_bytes=20_000).folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers' own, about its dependencies
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        theirs, loading = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert not any(loading.values()), loading
+    assert theirs.dtype == getattr(torch, dtype)
+    assert tokenizer.decode(tokenizer("export and import")["input_ids"]) == "export and import"
+    assert tokenizer.eos_token_id == theirs.generation_config.eos_token_id == theirs.config.eos_token_id
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        for parameter in release.model.parameters():
+            parameter.copy_(parameter.to(getattr(torch, dtype)))
+        torch.testing.assert_close(theirs.float()(ids).logits, release.model(ids), rtol=0, atol=1e-5)
+
+
+def test_float32_of_a_bfloat16_release_comes_from_its_state(make_release, tmp_path):
+    release = make_release("crystal-tiny", "checkpoints.dtype=bfloat16")
+    plain = export_checkpoint(release.storage, "init", out=tmp_path / "plain")
+    full = export_checkpoint(release.storage, "init", out=tmp_path / "full", dtype="float32")
+    assert (plain.dtype, full.dtype) == ("bfloat16", "float32")
+    embedding = release.model.embed.weight
+    assert torch.equal(weights_of(full.folder)["transformer.wte.weight"], embedding)
+    assert torch.equal(weights_of(plain.folder)["transformer.wte.weight"], embedding.bfloat16())
+
+
+def test_folder_names_what_it_came_from(make_release, tmp_path):
+    release = make_release("amber-tiny")
+    folder = export_checkpoint(release.storage, "init", out=tmp_path / "out").folder
+    origin = json.loads((folder / "llm360.json").read_text())
+    assert (origin["step"], origin["labels"]) == (0, ["init"])
+    assert origin["model_digest"] == release.manifest.model_digest
+    assert origin["config_digest"] == release.run.identity_digest()
+
+
+def test_other_bytes_are_refused_and_nothing_is_left(make_release, tmp_path):
+    release = make_release("amber-tiny")
+    file = next(release.folder.glob("checkpoints/*/*/model/model-00002*"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(IntegrityError, match="holds other bytes than recorded"):
+        export_checkpoint(release.storage, "init", out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+@pytest.mark.parametrize(
+    ("label", "override", "sentence"),
+    [
+        ("ckpt_001", "release.license=MIT", "there is no checkpoint 'ckpt_001'; there are init"),
+        ("init", "model.mup.outputLogitsScale=0.5", "the release's architecture is none that the forms can describe"),
+    ],
+)
+def test_what_cannot_be_exported(make_release, label, override, sentence, tmp_path):
+    release = make_release("amber-tiny", override)
+    with pytest.raises(InputError) as caught:
+        export_checkpoint(release.storage, label, out=tmp_path / "out")
+    assert sentence in caught.value.message
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_writes_beside_the_user_and_not_twice(make_release, tmp_path, monkeypatch, capsys):
+    release = make_release("pythia-tiny")
+    monkeypatch.chdir(tmp_path)
+    words = ("export", "hf", str(release.folder), "--checkpoint", "init")
+    assert main.run((*words, "-o", "json")) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["folder"], shown["form"], shown["files"]) == ("release-init", "gpt_neox", 1)
+    assert main.run(words) == 2
+    assert "--out release-init exists already" in capsys.readouterr().err
+
+
+def test_files_are_closed_before_they_grow_too_large():
+    sizes = {"a": 4, "b": 4, "c": 3, "d": 20, "e": 1}
+    assert [list(shard) for shard in plan_shards(sizes, 8)] == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert plan_shards(sizes, 100) == [sizes]

@@ -1,0 +1,212 @@
+"""A release's checkpoint as a Hugging Face folder. Every tensor's bytes are compared with the ledger's digests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm360.canonical import sha256_digest
+from llm360.errors import InputError, IntegrityError
+from llm360.release.checkpoint import CheckpointManifest, TensorRecord, load_checkpoint_manifest
+from llm360.release.create import load_config, open_release
+from llm360.release.history import CheckpointEntry, History
+from llm360.release.prune import find_checkpoint
+from llm360.spec.model import Model
+from llm360.storage import Storage
+from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_FOLDER, state_name
+from llm360_trainer.checkpoint.tensorfile import DTYPE_NAMES, LENGTH_BYTES, header_length, parse_header
+from llm360_trainer.exchange.folder import MAX_SHARD_BYTES, Contents, write_folder
+from llm360_trainer.model import from_hf_name, layer_of, to_hf_name
+from llm360_trainer.model.forms import FORMS, form_of
+from llm360_trainer.train.settings import DTYPES, decoder_config
+
+_TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        folder: Where it lies.
+        form: `model_type` of its configuration.
+        dtype: Of its tensors.
+        step: Finished steps of the checkpoint.
+        model_digest: The checkpoint's, by its manifest.
+        num_files: Files of weights.
+    """
+
+    folder: Path
+    form: str
+    dtype: str
+    step: int
+    model_digest: str
+    num_files: int
+
+
+def export_checkpoint(
+    storage: Storage,
+    label_or_step: str,
+    *,
+    out: Path | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Exported:
+    """Write a checkpoint as a Hugging Face folder; the folder appears complete or not at all.
+
+    Args:
+        storage: Rooted at the release.
+        label_or_step: Which checkpoint, as `llm360 ls` shows it.
+        out: The folder; None names it after the release and the checkpoint, in the working directory.
+        dtype: `float32` or `bfloat16`; None takes the published model's.
+        max_shard_bytes: Largest file of weights.
+
+    Raises:
+        InputError: no such checkpoint, no form for its architecture, its tensors pruned, or the folder exists.
+        IntegrityError: bytes of the release are not those of the ledger.
+        StorageError: the release cannot be read.
+    """
+    history = open_release(storage).history()
+    checkpoint = find_checkpoint(history, label_or_step)
+    label = checkpoint.body.labels[0] if checkpoint.body.labels else f"step-{checkpoint.step}"
+    out = out or Path(f"{storage.uri.rstrip('/').rsplit('/', 1)[-1]}-{label}")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"--out {out} exists already; give a folder that does not, or an empty one")
+    manifest = load_checkpoint_manifest(storage, checkpoint.body.prefix, checkpoint.body.digests.manifest)
+    contents = _contents(storage, history, checkpoint, manifest, dtype)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        write_folder(unfinished, contents, max_shard_bytes)
+        unfinished.chmod(0o755)
+        unfinished.replace(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return Exported(
+        folder=out,
+        form=contents.form.name,
+        dtype=str(contents.dtype).removeprefix("torch."),
+        step=checkpoint.step,
+        model_digest=manifest.model_digest,
+        num_files=len(list(out.glob("model-*.safetensors"))),
+    )
+
+
+def _contents(
+    storage: Storage, history: History, checkpoint: CheckpointEntry, manifest: CheckpointManifest, dtype: str | None
+) -> Contents:
+    pruned = history.pruned_parts(checkpoint.name)
+    if MODEL_FOLDER in pruned:
+        raise InputError(f"the model of step {checkpoint.step} was pruned; export another checkpoint")
+    identity = load_config(storage, history.config_digest)
+    config = decoder_config(Model.model_validate_json(json.dumps(identity["model"])))
+    form = form_of(config)
+    if form is None:
+        raise InputError(
+            "the release's architecture is none that the forms can describe"
+            f" ({', '.join(FORMS)}); its checkpoints are safetensors by Llama's names as they are"
+        )
+    root = storage.at(checkpoint.body.prefix)
+    published = _TORCH_DTYPES[manifest.model[0].dtype]
+    wanted = published if dtype is None else DTYPES[dtype]
+    # More bits than the published model has are in the state alone, whose weights are fp32.
+    from_state = wanted.itemsize > published.itemsize
+    if from_state and STATE_FOLDER in pruned:
+        raise InputError(
+            f"step {checkpoint.step} was published in {manifest.model[0].dtype} and its state, which alone has float32,"
+            " was pruned; export it without --dtype"
+        )
+    layers = _by_layer(_state_records(manifest) if from_state else _model_records(manifest))
+    hf = json.loads(_small_file(root, manifest, "config.json") or b"{}")
+    return Contents(
+        form=form,
+        config=config,
+        shapes=tuple({name: record.shape for name, record in layer.items()} for layer in layers),
+        layers=lambda: (_read_layer(root, layer) for layer in layers),
+        dtype=wanted,
+        eos_id=hf.get("eos_token_id"),
+        tokenizer=_small_file(root, manifest, "tokenizer.json"),
+        origin=_origin(storage, history, checkpoint, manifest),
+    )
+
+
+def _origin(
+    storage: Storage, history: History, checkpoint: CheckpointEntry, manifest: CheckpointManifest
+) -> dict[str, Any]:
+    """What binds the folder to the release: anyone can look the digests up in its ledger."""
+    return {
+        "release": storage.uri,
+        "config_digest": history.config_digest,
+        "ledger_entry": checkpoint.name,
+        "labels": list(checkpoint.body.labels),
+        "step": checkpoint.step,
+        "tokens": checkpoint.body.tokens,
+        "model_digest": manifest.model_digest,
+        "state_digest": manifest.state_digest,
+    }
+
+
+Records = Mapping[str, TensorRecord]
+
+
+def _model_records(manifest: CheckpointManifest) -> Records:
+    """The published model's tensors, by our names."""
+    return {from_hf_name(record.name): record for record in manifest.model}
+
+
+def _state_records(manifest: CheckpointManifest) -> Records:
+    """The state's fp32 weights, by our names."""
+    by_name = {record.name: record for record in manifest.state}
+    ours = (from_hf_name(record.name) for record in manifest.model)
+    return {name: by_name[state_name(to_hf_name(name), "master")] for name in ours}
+
+
+def _by_layer(records: Records) -> Sequence[Records]:
+    """Embedding, each layer, then norm and head: the order of a forward pass."""
+    groups: dict[int, dict[str, TensorRecord]] = {}
+    last = 1 + max((layer_of(name) or 0 for name in records), default=0)
+    for name in sorted(records):
+        layer = layer_of(name)
+        place = layer if layer is not None else -1 if name.startswith("embed.") else last
+        groups.setdefault(place, {})[name] = records[name]
+    return [groups[place] for place in sorted(groups)]
+
+
+def _read_layer(root: Storage, records: Records) -> dict[str, Tensor]:
+    """The tensors, each checked against its digest."""
+    tensors: dict[str, Tensor] = {}
+    for file in sorted({record.file for record in records.values()}):
+        length = header_length(root.get_range(file, 0, LENGTH_BYTES))
+        extents = parse_header(root.get_range(file, LENGTH_BYTES, length), file)
+        for name, record in records.items():
+            if record.file == file:
+                extent = extents.get(record.name)
+                if extent is None or (extent.dtype, extent.shape) != (record.dtype, record.shape):
+                    raise IntegrityError(f"{root.uri}/{file} has no tensor '{record.name}' as its manifest lists it")
+                data = root.get_range(file, extent.start, extent.stop - extent.start)
+                if sha256_digest(data) != record.sha256:
+                    raise IntegrityError(f"{root.uri}/{file}: tensor '{record.name}' holds other bytes than recorded")
+                values = torch.frombuffer(bytearray(data), dtype=_TORCH_DTYPES[record.dtype])
+                tensors[name] = values.reshape(record.shape)
+    return tensors
+
+
+def _small_file(root: Storage, manifest: CheckpointManifest, name: str) -> bytes | None:
+    """A small file of the model folder, checked against its digest; None where there is none."""
+    key = f"{MODEL_FOLDER}/{name}"
+    record = next((file for file in manifest.files if file.key == key), None)
+    if record is None:
+        return None
+    data = root.get(key)
+    if sha256_digest(data) != record.sha256:
+        raise IntegrityError(f"{root.uri}/{key} holds other bytes than recorded")
+    return data
