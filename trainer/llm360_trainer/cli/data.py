@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError, nearest
@@ -22,6 +22,7 @@ from llm360.storage import open_storage
 if TYPE_CHECKING:
     from llm360.data.manifest import DataManifest
     from llm360_trainer.prepare.inputs import SourceSpec
+    from llm360_trainer.prepare.settings import PrepareSettings
 
 PREPARE_EXAMPLES = """\
 A document is a line (or a whole file) of .txt, the "text" of a line of .jsonl[.gz|.zst], or of a Parquet row. Its
@@ -32,18 +33,25 @@ Without weights every row is taken once. With weights the mix is as large as it 
 the source that runs out first sets the size. The same input and seed give the same bytes on any number of cores.
 An interrupted preparation goes on where it stopped when the same command is given again.
 
+--recipe takes shares, times, fill-in-the-middle, chunks, packing, labels and order of a published run: amber,
+crystalcoder-stage1, crystalcoder-stage2, crystalcoder-stage3, k2. Its sources are named when one is missing.
+
 examples:
   llm360 data prepare --source wiki=wiki.jsonl.zst --tokenizer tokenizer.json --sequence-length 2048 --out data/wiki
   llm360 data prepare --source wiki=wiki/:0.3 --source code='code/**/*.parquet:0.7' --tokenizer tokenizer.json \\
       --sequence-length 2048 --chunks 360 --seed 42 --out s3://bucket/data
+  llm360 data prepare --recipe amber --source arxiv=arxiv/ --source book=book/ … --tokenizer llama.json --out data/am
 """
 
 IMPORT_EXAMPLES = """\
 amber-jsonl: each line a JSON object with "token_ids", 2,049 ids, and "source".
+crystal-jsonl: "token_ids", "label_ids" and "loss_mask" of 2,048 each; the masks are taken over as they are.
 
 examples:
   llm360 data import --format amber-jsonl train_000.jsonl --tokenizer tokenizer.json --out data/amber
   llm360 data import --format amber-jsonl 'train_*.jsonl' --chunks 360 --skip-bad --out s3://bucket/amber
+  llm360 data import --format amber-jsonl k2/ --row-tokens 2048 --labels inside --chunk-order k2 --out data/k2
+  llm360 data import --format crystal-jsonl instruct.jsonl --tokenizer tokenizer.json --out data/instruct
 """
 
 SHOW_EXAMPLES = """\
@@ -93,28 +101,27 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
         " to be taken (3x, 0.5x; default: 1x); again for more",
     )
     add("--tokenizer", metavar="FILE", required=True, help="tokenizer.json, or a folder that holds it")
-    add("--sequence-length", metavar="N", type=int, required=True, help="inputs of a row; it has N+1 ids")
-    add("--chunks", metavar="K", type=int, default=1, help="parts of the data between checkpoints (default: 1)")
+    add("--recipe", metavar="NAME", help="the mix and the rules of a published run (see above)")
+    add("--sequence-length", metavar="N", type=int, help="inputs of a row; it has N+1 ids (needed without --recipe)")
+    add("--chunks", metavar="K", type=int, help="parts of the data between checkpoints (default: the recipe's, or 1)")
     add("--seed", metavar="S", type=int, default=0, help="seed of the shuffle (default: 0)")
     add("--out", metavar="URI", required=True, help="where the data goes: a folder or s3://bucket/prefix")
     add(
         "--shuffle",
         choices=("global", "none", "deal", "chunk"),
-        default="global",
         help="over all rows; source after source in the order of the input; row j of a source dealt to chunk j mod K"
-        " (Amber); dealt, then shuffled in each chunk (K2) (default: global)",
+        " (Amber); dealt, then shuffled in each chunk (K2) (default: the recipe's, or global)",
     )
     add(
         "--labels",
         choices=("next_token", "inside"),
-        default="next_token",
-        help="rows of N+1 ids with N predictions, or of N ids with N-1 (K2) (default: next_token)",
+        help="rows of N+1 ids with N predictions, or of N ids with N-1 (K2) (default: the recipe's, or next_token)",
     )
     add(
         "--packing",
         choices=("disjoint", "overlapping"),
-        default="disjoint",
-        help="rows share no id, or each begins with the last id of the one before (CrystalCoder) (default: disjoint)",
+        help="rows share no id, or each begins with the last id of the one before (CrystalCoder) (default: the"
+        " recipe's, or disjoint)",
     )
     add(
         "--fim",
@@ -141,10 +148,18 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
 def _configure_import(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("paths", metavar="PATH", nargs="+", help="files, folders or globs of .jsonl[.gz|.zst], in training order")
-    add("--format", choices=("amber-jsonl",), required=True, help="the form of the lines")
+    add("--format", choices=("amber-jsonl", "crystal-jsonl"), required=True, help="the form of the lines")
     add("--tokenizer", metavar="FILE", help="the tokenizer.json that gave the ids; without it `show` prints ids")
-    add("--chunks", metavar="K", type=int, default=1, help="parts of the data between checkpoints (default: 1)")
-    add("--row-tokens", metavar="N", type=int, default=2049, help="ids that each line must have (default: 2049)")
+    add("--chunks", metavar="K", type=int, help="parts of the data between checkpoints (default: 1)")
+    add("--row-tokens", metavar="N", type=int, help="ids that each row must have (default: 2049)")
+    add(
+        "--labels",
+        choices=("next_token", "inside"),
+        default="next_token",
+        help="what rows of N ids are: N-1 inputs and as many labels, or N inputs of which the last has none (K2)"
+        " (default: next_token)",
+    )
+    add("--chunk-order", choices=("k2",), help="read files named chunk_0, chunk_1, … in this run's order, each a chunk")
     add("--skip-bad", action="store_true", help="leave out bad lines and count them")
     add("--out", metavar="URI", required=True, help="where the data goes: a folder or s3://bucket/prefix")
     add_output(parser)
@@ -164,31 +179,53 @@ def _configure_show(parser: argparse.ArgumentParser) -> None:
 
 def run_prepare(args: argparse.Namespace) -> int:
     """Prepare, and say what came out."""
-    from llm360_trainer.prepare.inputs import parse_source
     from llm360_trainer.prepare.pipeline import prepare
     from llm360_trainer.prepare.progress import ProgressLine
     from llm360_trainer.prepare.runner import ray_session
-    from llm360_trainer.prepare.settings import PrepareSettings
 
     if args.cpus is not None and args.cpus < 1:
         raise InputError(f"--cpus is {args.cpus}; it must be at least 1")
-    settings = PrepareSettings(
-        sources=with_fim([parse_source(source) for source in args.sources], args.fim),
-        tokenizer=read_tokenizer(args.tokenizer),
-        sequence_length=args.sequence_length,
-        chunks=args.chunks,
-        seed=args.seed,
-        shuffle=args.shuffle,
-        txt_document=args.txt_document,
-        eos=args.eos,
-        max_rows=args.max_rows,
-        labels=args.labels,
-        packing=args.packing,
-    )
     session = partial(ray_session, args.address, args.cpus)
+    settings = prepare_settings(args)
     manifest = prepare(settings, open_storage(args.out), session=session, say=_say, progress=ProgressLine())
     _print_manifest(manifest, args.output)
     return 0
+
+
+def prepare_settings(args: argparse.Namespace) -> PrepareSettings:
+    """What is asked for: the arguments, over those of the recipe where one is named.
+
+    Raises:
+        InputError: there is no such recipe, a source of it is missing, or the length of rows is.
+    """
+    from llm360_trainer.prepare.inputs import parse_source
+    from llm360_trainer.prepare.mixes import MIXES
+    from llm360_trainer.prepare.settings import PrepareSettings
+
+    sources = with_fim([parse_source(source) for source in args.sources], args.fim)
+    rules: dict[str, Any] = {"chunks": 1, "shuffle": "global", "labels": "next_token", "packing": "disjoint"}
+    if args.recipe is not None:
+        if args.recipe not in MIXES:
+            names = list(MIXES)
+            raise InputError(
+                f"there is no recipe '{args.recipe}'{nearest(args.recipe, names)}; recipes are {', '.join(names)}"
+            )
+        mix = MIXES[args.recipe]
+        sources = mix.sources(sources)
+        rules = {name: getattr(mix, name) for name in (*rules, "sequence_length")}
+    rules |= {name: value for name in (*rules, "sequence_length") if (value := getattr(args, name)) is not None}
+    if "sequence_length" not in rules:
+        raise InputError("--sequence-length is missing; say how many inputs a row has, or name a --recipe")
+    return PrepareSettings(
+        sources=sources,
+        tokenizer=read_tokenizer(args.tokenizer),
+        seed=args.seed,
+        txt_document=args.txt_document,
+        eos=args.eos,
+        max_rows=args.max_rows,
+        recipe_name=args.recipe,
+        **rules,
+    )
 
 
 def with_fim(sources: Sequence[SourceSpec], wanted: Sequence[str]) -> tuple[SourceSpec, ...]:
@@ -209,17 +246,20 @@ def with_fim(sources: Sequence[SourceSpec], wanted: Sequence[str]) -> tuple[Sour
 
 def run_import(args: argparse.Namespace) -> int:
     """Import, and say what came out."""
-    from llm360_trainer.prepare.amber import ImportSettings, import_amber
     from llm360_trainer.prepare.progress import ProgressLine
+    from llm360_trainer.prepare.published import ImportSettings, import_rows
 
     settings = ImportSettings(
         paths=tuple(args.paths),
         tokenizer=None if args.tokenizer is None else read_tokenizer(args.tokenizer),
+        form=args.format,
         chunks=args.chunks,
         row_tokens=args.row_tokens,
+        labels=args.labels,
+        chunk_order=args.chunk_order,
         skip_bad=args.skip_bad,
     )
-    manifest = import_amber(settings, open_storage(args.out), say=_say, progress=ProgressLine())
+    manifest = import_rows(settings, open_storage(args.out), say=_say, progress=ProgressLine())
     _print_manifest(manifest, args.output)
     return 0
 

@@ -54,6 +54,7 @@ class SourceSpec:
         options: How to reach the path's store.
         times: How often every row is there to be taken: a whole number, or a share below 1 of the rows once.
         fim: How often documents are turned around for fill-in-the-middle, drawn anew each time; None never.
+        folders: Folders below the path that are read, in this order; empty reads all.
     """
 
     name: str
@@ -62,6 +63,29 @@ class SourceSpec:
     options: StorageOptions = NO_OPTIONS
     times: Fraction = Fraction(1)
     fim: FimRates | None = None
+    folders: tuple[str, ...] = ()
+
+    def files(self) -> list[InputFile]:
+        """The files that it names, in order.
+
+        Raises:
+            InputError: nothing is there, a file is of no known kind, or a folder that must be there is missing.
+        """
+        found = find_files(self.path, self.options)
+        if not self.folders:
+            return found
+        by_folder: dict[str, list[InputFile]] = {folder: [] for folder in self.folders}
+        for file in found:
+            folder = file.key.split("/")[0]
+            if folder in by_folder:
+                by_folder[folder].append(file)
+        missing = [folder for folder, files in by_folder.items() if not files]
+        if missing:
+            raise InputError(
+                f"source '{self.name}' is read from {len(self.folders)} folders below {self.path}, but of them"
+                f" {', '.join(missing)} hold nothing; the path must be the folder that holds them all"
+            )
+        return [file for files in by_folder.values() for file in files]
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def prepare(
     if any(source.fim for source in settings.sources):
         find_sentinels(tokenizer)  # refuses before any work
     say("reading the inputs' digests")
-    files = [inputs.find_files(source.path, source.options) for source in settings.sources]
+    files = [source.files() for source in settings.sources]
     recipe = _recipe(settings, files, eos_id)
     existing = find_existing(output, recipe)
     if existing is not None:

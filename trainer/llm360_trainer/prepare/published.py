@@ -1,22 +1,26 @@
-"""Importing rows in the form in which LLM360 published Amber's data: a JSON object a line, `token_ids` and `source`."""
+"""Importing rows in the forms in which LLM360 published them: a JSON object a line (lines.py), read twice.
+
+First every line is checked and counted; then, where nothing is wrong or bad lines are left out, shards are written.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
 from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
-from llm360.data.rows import Ids
 from llm360.errors import InputError
 from llm360.storage import Storage
 from llm360_trainer.prepare.documents import whole_lines
 from llm360_trainer.prepare.inputs import InputFile, digest_files, find_files
 from llm360_trainer.prepare.layout import Layout, plan_chunk_rows, plan_shard_rows
+from llm360_trainer.prepare.lines import FORMS, Line, LineForm
+from llm360_trainer.prepare.mixes import CHUNK_ORDERS
 from llm360_trainer.prepare.packing import whole_row_spans
 from llm360_trainer.prepare.progress import Progress, silent
 from llm360_trainer.prepare.publish import (
@@ -29,14 +33,11 @@ from llm360_trainer.prepare.publish import (
     library_versions,
     publish,
 )
+from llm360_trainer.prepare.settings import Labels
 from llm360_trainer.prepare.shuffle import ShardTable, rows_table, write_shard
 from llm360_trainer.prepare.tokenize import end_of_document, ids_dtype, load_tokenizer, vocabulary_size
 
-AMBER_ROW_TOKENS = 2049
-# Ids of the LLaMA tokenizer, with which Amber was made.
-AMBER_VOCAB_SIZE = 32_000
-# Source of the rows that name none.
-UNLABELLED = "unlabelled"
+_CHUNK_NAME = re.compile(r"(?:^|/)chunk_0*(\d+)\.jsonl")
 # Bad lines named one by one in a message.
 MAX_NAMED = 50
 # Lines between two reports of progress.
@@ -49,17 +50,31 @@ class ImportSettings:
 
     Args:
         paths: Files, folders or globs of `.jsonl`, also `.gz` and `.zst`, in training order.
+        form: Name of the lines' form, one of `FORMS`.
         tokenizer: The contents of the `tokenizer.json` that gave the ids; None if it is not at hand.
-        chunks: Parts of the data between checkpoints.
-        row_tokens: Ids that every line must have.
+        chunks: Parts of the data between checkpoints, of which none is larger than another by more than a row; None
+            makes one, or with `chunk_order` one of each file.
+        row_tokens: Ids that every row must have; None takes the form's.
+        labels: `next_token`, or `inside` for rows of N ids with N-1 predictions (K2).
+        chunk_order: One of `CHUNK_ORDERS`, for files named chunk_<number>, of which each is then a chunk; None takes
+            files as they are given.
         skip_bad: Leave bad lines out and count them, instead of refusing all.
     """
 
     paths: tuple[str, ...]
     tokenizer: bytes | None
-    chunks: int = 1
-    row_tokens: int = AMBER_ROW_TOKENS
+    form: str = "amber-jsonl"
+    chunks: int | None = None
+    row_tokens: int | None = None
+    labels: Labels = "next_token"
+    chunk_order: str | None = None
     skip_bad: bool = False
+
+    @property
+    def line_form(self) -> LineForm:
+        """The lines' form, with the length of rows that is asked for."""
+        form = FORMS[self.form]
+        return form if self.row_tokens is None else replace(form, row_tokens=self.row_tokens)
 
 
 @dataclass
@@ -67,12 +82,13 @@ class _Counts:
     """What the first reading finds."""
 
     rows_of_source: dict[str, int] = field(default_factory=dict)
+    rows_of_file: dict[str, int] = field(default_factory=dict)
     lines: int = 0
     bad: int = 0
     named: list[str] = field(default_factory=list)
 
 
-def import_amber(
+def import_rows(
     settings: ImportSettings, output: Storage, *, say: Say = lambda _: None, progress: Progress = silent
 ) -> DataManifest:
     """Make a data set of published rows, in their order; reads the input twice, holding one shard in memory.
@@ -88,52 +104,64 @@ def import_amber(
     Raises:
         InputError: lines are bad, all of which are named, or the folder holds a data set made otherwise.
     """
-    if settings.chunks < 1 or settings.row_tokens < 2:
-        raise InputError(f"--chunks is {settings.chunks}, --row-tokens {settings.row_tokens}; least are 1 and 2")
-    vocab_size, eos_id = AMBER_VOCAB_SIZE, None
+    form = settings.line_form
+    chunks = 1 if settings.chunks is None else settings.chunks
+    if chunks < 1 or form.row_tokens < 2:
+        raise InputError(f"--chunks is {chunks}, --row-tokens {form.row_tokens}; least are 1 and 2")
+    if settings.chunk_order is not None and settings.chunks is not None:
+        raise InputError("--chunks has no meaning with --chunk-order, which makes each file a chunk; leave one away")
+    eos_id = None
     if settings.tokenizer is not None:
         tokenizer = load_tokenizer(settings.tokenizer)
-        vocab_size, eos_id = vocabulary_size(tokenizer), end_of_document(tokenizer, None)
+        eos_id = end_of_document(tokenizer, None)
+        form = replace(form, vocab_size=vocabulary_size(tokenizer))
     files = [file for path in settings.paths for file in find_files(path)]
     for file in files:
         if file.kind != "jsonl":
-            raise InputError(f"{file.label} is not .jsonl; rows of the form amber-jsonl lie in .jsonl[.gz|.zst] files")
+            raise InputError(
+                f"{file.label} is not .jsonl; rows of the form {settings.form} lie in .jsonl[.gz|.zst] files"
+            )
+    if settings.chunk_order is not None:
+        files = in_chunk_order(settings.chunk_order, files)
     recipe = _recipe(settings, files)
     existing = find_existing(output, recipe)
     if existing is not None:
         say(f"the data is already there: {existing.rows:,} rows in {len(existing.chunks)} chunks at {output.uri}")
         return existing
-    counts = _count(settings, files, vocab_size, progress)
+    counts = _count(form, files, progress)
     if counts.bad:
         _report_bad(settings, counts, say)
     rows = sum(counts.rows_of_source.values())
-    if rows < settings.chunks:
-        raise InputError(f"the files hold {rows} rows, too few for {settings.chunks} chunks")
+    chunk_rows = plan_chunk_rows(rows, chunks)
+    if settings.chunk_order is not None:
+        chunk_rows = tuple(counts.rows_of_file.get(file.label, 0) for file in files)
+    if min(chunk_rows) == 0:
+        raise InputError(f"the files hold {rows} rows, too few for {len(chunk_rows)} chunks")
     recipe[SKIPPED_LINES] = counts.bad
-    dtype = ids_dtype(vocab_size)
+    dtype = ids_dtype(form.vocab_size)
     layout = Layout(
         available=tuple(counts.rows_of_source.values()),
         taken=tuple(counts.rows_of_source.values()),
-        chunk_rows=plan_chunk_rows(rows, settings.chunks),
-        shard_rows=plan_shard_rows(settings.row_tokens * np.dtype(dtype).itemsize),
+        chunk_rows=chunk_rows,
+        shard_rows=plan_shard_rows(form.row_tokens * np.dtype(dtype).itemsize),
         seed=None,
         prefix=f"rows-{digest_of(recipe).removeprefix(DIGEST_PREFIX)[:12]}",
     )
-    table = _write(settings, files, vocab_size, dtype, list(counts.rows_of_source), layout, output, progress)
+    table = _write(form, files, dtype, list(counts.rows_of_source), layout, output, progress)
     manifest = DataManifest(
-        row_tokens=settings.row_tokens,
-        labels="next_token",
+        row_tokens=form.row_tokens,
+        labels=settings.labels,
         dtype=dtype,
-        has_loss_mask=False,
+        has_loss_mask=form.has_loss_mask,
         sources=tuple(
-            Source(name=name, documents=count, tokens=count * settings.row_tokens, rows=count, dropped_tokens=0)
+            Source(name=name, documents=count, tokens=count * form.row_tokens, rows=count, dropped_tokens=0)
             for name, count in counts.rows_of_source.items()
         ),
         chunks=tuple(chunks_of(layout, table.shards)),
         tokenizer=TokenizerInfo(
             key=None if settings.tokenizer is None else TOKENIZER_KEY,
             digest="" if settings.tokenizer is None else sha256_digest(settings.tokenizer),
-            vocab_size=vocab_size,
+            vocab_size=form.vocab_size,
             eos_id=eos_id,
         ),
         shuffle="input",
@@ -146,51 +174,18 @@ def import_amber(
     return manifest
 
 
-def parse_row(line: bytes, row_tokens: int, vocab_size: int) -> tuple[list[int], str]:
-    """The ids and the source of a line.
-
-    Raises:
-        ValueError: says what is wrong with the line.
-    """
-    try:
-        text = line.decode().rstrip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 (byte {line[error.start]:#04x} at column {error.start + 1})") from error
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.pos >= len(text):
-            inside = "a list" if text.count("[") > text.count("]") else "an object"
-            raise ValueError(f"is not JSON: it is cut off inside {inside} at column {error.colno}") from error
-        raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError("is JSON nested too deeply") from error
-    if not isinstance(value, dict) or not isinstance(value.get("token_ids"), list):
-        raise ValueError("is not a JSON object with a list 'token_ids'")
-    ids: list[Any] = value["token_ids"]
-    if len(ids) != row_tokens:
-        raise ValueError(f"has {len(ids):,} ids; a row has {row_tokens:,}")
-    wrong = next(
-        (number for number, item in enumerate(ids) if type(item) is not int or not 0 <= item < vocab_size), None
-    )
-    if wrong is not None:
-        raise ValueError(f"has {ids[wrong]!r} at position {wrong}; ids are integers from 0 to {vocab_size - 1}")
-    source = value.get("source", UNLABELLED)
-    if not isinstance(source, str) or not source:
-        raise ValueError(f"has the source {source!r}; a source is a name, or left out")
-    return ids, source
-
-
 def _recipe(settings: ImportSettings, files: Sequence[InputFile]) -> dict[str, Any]:
     return {
         "command": "import",
-        "format": "amber-jsonl",
+        "format": settings.form,
         "files": len(files),
         "bytes": sum(file.bytes for file in files),
         "digest": digest_files(files),
         "tokenizer": None if settings.tokenizer is None else sha256_digest(settings.tokenizer),
-        "chunks": settings.chunks,
-        "row_tokens": settings.row_tokens,
+        "chunks": len(files) if settings.chunk_order is not None else settings.chunks or 1,
+        "row_tokens": settings.line_form.row_tokens,
+        **({} if settings.labels == "next_token" else {"labels": settings.labels}),
+        **({} if settings.chunk_order is None else {"chunk_order": settings.chunk_order}),
         "skip_bad": settings.skip_bad,
         MADE_WITH: library_versions(),
     }
@@ -204,14 +199,15 @@ def _numbered_lines(files: Sequence[InputFile]) -> Iterator[tuple[InputFile, int
                 yield file, number, line
 
 
-def _count(settings: ImportSettings, files: Sequence[InputFile], vocab_size: int, progress: Progress) -> _Counts:
+def _count(form: LineForm, files: Sequence[InputFile], progress: Progress) -> _Counts:
     """Check every line; count rows and name what is bad."""
     counts = _Counts()
     for file, number, line in _numbered_lines(files):
         counts.lines += 1
         try:
-            _, source = parse_row(line, settings.row_tokens, vocab_size)
+            source = form.parse(line, form).source
             counts.rows_of_source[source] = counts.rows_of_source.get(source, 0) + 1
+            counts.rows_of_file[file.label] = counts.rows_of_file.get(file.label, 0) + 1
         except ValueError as error:
             counts.bad += 1
             if len(counts.named) < MAX_NAMED:
@@ -234,9 +230,8 @@ def _report_bad(settings: ImportSettings, counts: _Counts, say: Say) -> None:
 
 
 def _write(
-    settings: ImportSettings,
+    form: LineForm,
     files: Sequence[InputFile],
-    vocab_size: int,
     dtype: str,
     names: list[str],
     layout: Layout,
@@ -244,29 +239,61 @@ def _write(
     progress: Progress,
 ) -> ShardTable:
     """Write the good lines as shards, in order."""
-    rows = _good_rows(settings, files, vocab_size, dtype)
+    lines = _good_lines(form, files)
     seen = [0] * len(names)  # rows of each source so far: the next row's document
-    shards = ShardTable(vocab_size)
+    shards = ShardTable(form.vocab_size)
     for number, plan in enumerate(layout.shards):
-        ids = np.empty((plan.stop - plan.start, settings.row_tokens), dtype)
-        source = np.empty(len(ids), np.int64)
-        documents = np.empty(len(ids), np.int64)
-        for index, (row, name) in zip(range(len(ids)), rows, strict=False):
-            ids[index], source[index] = row, names.index(name)
+        rows = plan.stop - plan.start
+        ids = np.empty((rows, form.row_tokens), dtype)
+        source = np.empty(rows, np.int64)
+        documents = np.empty(rows, np.int64)
+        loss_mask = np.ones((rows, form.row_tokens - 1), np.uint8)
+        for index, line in zip(range(rows), lines, strict=False):
+            ids[index], source[index] = line.ids, names.index(line.source)
             documents[index] = seen[source[index]]
             seen[source[index]] += 1
-        table = rows_table(ids, source, whole_row_spans(documents, settings.row_tokens).to_arrow())
-        shards.add(number, write_shard(output, plan.key, table, vocab_size, dtype))
+            if line.loss_mask is not None:
+                loss_mask[index] = line.loss_mask
+        spans = whole_row_spans(documents, form.row_tokens).to_arrow()
+        table = rows_table(ids, source, spans, loss_mask if form.has_loss_mask else None)
+        shards.add(number, write_shard(output, plan.key, table, form.vocab_size, dtype))
         progress("writing", number + 1, len(layout.shards), "")
     return shards
 
 
-def _good_rows(
-    settings: ImportSettings, files: Sequence[InputFile], vocab_size: int, dtype: str
-) -> Iterator[tuple[Ids, str]]:
+def _good_lines(form: LineForm, files: Sequence[InputFile]) -> Iterator[Line]:
     for _, _, line in _numbered_lines(files):
         try:
-            ids, source = parse_row(line, settings.row_tokens, vocab_size)
+            yield form.parse(line, form)
         except ValueError:
             continue  # named by the first reading
-        yield np.array(ids, dtype), source
+
+
+def in_chunk_order(name: str, files: Sequence[InputFile]) -> list[InputFile]:
+    """Files of chunks in the order in which a run read them.
+
+    Args:
+        name: One of `CHUNK_ORDERS`.
+        files: Each named `chunk_<number>` before its ending, every chunk of the run among them once.
+
+    Raises:
+        InputError: a file is not named so, or not every chunk is there once.
+    """
+    order = CHUNK_ORDERS[name]
+    by_number: dict[int, InputFile] = {}
+    for file in files:
+        match = _CHUNK_NAME.search(file.key)
+        number = int(match[1]) if match else -1
+        if number not in order or number in by_number:
+            raise InputError(
+                f"{file.label} is no chunk of {name}, or a second one; files are named chunk_0.jsonl to"
+                f" chunk_{len(order) - 1}.jsonl, or end in .gz or .zst as well"
+            )
+        by_number[number] = file
+    missing = [number for number in order if number not in by_number]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the {len(order)} chunks of {name} are missing, chunk_{min(missing)} among them;"
+            " give them all, or leave --chunk-order away"
+        )
+    return [by_number[number] for number in order]

@@ -73,6 +73,23 @@ def test_fim_without_sentinels_or_source_is_refused_and_nothing_is_there(argumen
     assert not (tmp_path / "out").exists()
 
 
+def test_a_published_mix_needs_its_sources_and_no_numbers(arguments, tmp_path, capsys):
+    text = f"{tmp_path}/text.txt"
+    prepare = ["data", "prepare", "--tokenizer", str(tmp_path), "--out", str(tmp_path / "out"), "--recipe"]
+    assert run([*prepare, "crystalcoder-stage1", "--source", f"arxiv={text}"]) == 2
+    assert "the recipe needs the sources book, c4, commoncrawl, github, stackexchange" in capsys.readouterr().err
+    assert run([*prepare, "crystalcoder", "--source", f"arxiv={text}"]) == 2
+    assert "there is no recipe 'crystalcoder' (did you mean 'crystalcoder-stage" in capsys.readouterr().err
+    names = ("arxiv", "book", "c4", "commoncrawl", "github", "stackexchange", "wikipedia")
+    sources = [part for name in names for part in ("--source", f"{name}={text}")]
+    assert run([*prepare, "crystalcoder-stage1", *sources, "--sequence-length", "5"]) == 0
+    manifest, _ = load_manifest(open_storage(str(tmp_path / "out")))
+    assert (manifest.recipe["recipe"], manifest.recipe["packing"]) == ("crystalcoder-stage1", "overlapping")
+    assert manifest.sources[3].weight == pytest.approx(0.5334581653397988)
+    assert run([*prepare[:-1], "--source", f"arxiv={text}"]) == 2
+    assert "--sequence-length is missing" in capsys.readouterr().err
+
+
 def test_verify_names_a_flipped_byte_and_exits_with_1(arguments, tmp_path, capsys):
     run(arguments)
     shard = next((tmp_path / "out").rglob("*.parquet"))

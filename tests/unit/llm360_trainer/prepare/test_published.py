@@ -1,13 +1,16 @@
 import gzip
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from llm360.data.rows import Span, read_rows
 from llm360.data.verify import verify_data
 from llm360.errors import InputError
 from llm360.storage import open_storage
-from llm360_trainer.prepare.amber import ImportSettings, import_amber, parse_row
+from llm360_trainer.prepare.lines import FORMS
+from llm360_trainer.prepare.published import ImportSettings, import_rows
 
 
 @pytest.fixture
@@ -16,7 +19,7 @@ def import_here(tmp_path, tokenizer_bytes):
         storage = open_storage(str(tmp_path / out))
         given = ImportSettings(tuple(map(str, paths)), **{"tokenizer": tokenizer_bytes, "row_tokens": 4} | settings)
         said = []
-        return import_amber(given, storage, say=said.append), storage, said
+        return import_rows(given, storage, say=said.append), storage, said
 
     return run
 
@@ -79,7 +82,7 @@ def test_without_a_tokenizer_ids_are_those_of_amber(import_here, two_files):
 )
 def test_what_is_wrong_with_a_line_is_said(data, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        parse_row(data, 4, 300)
+        FORMS["amber-jsonl"].parse(data, replace(FORMS["amber-jsonl"], row_tokens=4, vocab_size=300))
 
 
 def test_bad_lines_are_all_named_or_skipped_and_counted(import_here, tmp_path):
@@ -142,3 +145,70 @@ def test_published_bad_rows_are_refused_by_line_or_left_out(import_here, shared_
     assert "cut off inside a list" in named[2]
     manifest, _, _ = import_here(path, tokenizer=None, row_tokens=2049, skip_bad=True)
     assert (manifest.rows, manifest.recipe["skipped_lines"]) == (7, 3)
+
+
+def crystal_line(ids, mask=None, last=9, **changes):
+    value = {"token_ids": ids, "label_ids": [*ids[1:], last]} | ({} if mask is None else {"loss_mask": mask}) | changes
+    return json.dumps(value) + "\n"
+
+
+def test_masks_of_instruction_rows_are_taken_over_as_they_are(import_here, tmp_path):
+    path = tmp_path / "instruct.jsonl"
+    path.write_text(crystal_line([1, 2, 3], [0, 1, 1]) + crystal_line([4, 5, 6], [1, 0, 0], last=7))
+    manifest, storage, _ = import_here(path, form="crystal-jsonl")
+    rows = read_rows(storage, manifest, 0, 0, 2)
+    assert rows.ids.tolist() == [[1, 2, 3, 9], [4, 5, 6, 7]], "inputs, and the last label"
+    assert rows.loss_mask.tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert manifest.has_loss_mask
+    assert manifest.recipe["format"] == "crystal-jsonl"
+    assert verify_data(storage).ok
+    labels = np.concatenate([[3, 9], [5]])
+    assert manifest.unigram_entropy == pytest.approx(np.log(len(labels))), "of the labels that count"
+
+
+def test_rows_without_a_mask_get_that_of_the_rule(import_here, tmp_path):
+    path = tmp_path / "instruct.jsonl"
+    path.write_text(crystal_line([1, 32018, 5, 32019, 6], last=2))
+    manifest, storage, _ = import_here(path, form="crystal-jsonl", tokenizer=None, row_tokens=6)
+    assert manifest.tokenizer.vocab_size == 32_032
+    assert read_rows(storage, manifest, 0, 0, 1).loss_mask.tolist() == [[0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (crystal_line([1, 2, 3], [0, 1]), "has a loss_mask that is no list of 3 numbers"),
+        (crystal_line([1, 2, 3], [0, 1, 2]), "has 2 in its loss_mask at position 2"),
+        (crystal_line([1, 2, 3], [0, True, 1]), "has True in its loss_mask at position 1"),
+        (crystal_line([1, 2, 3], label_ids=[2, 4, 5]), "has the label 4 at position 1, but 3 follows there"),
+        (crystal_line([1, 2, 3], label_ids=[2, 3]), "has 2 labels; a row has 3"),
+        (crystal_line([1, 2], last=3), "has 2 ids; a row has 3"),
+        (json.dumps({"token_ids": [1, 2, 3]}), "is not a JSON object with a list 'label_ids'"),
+    ],
+)
+def test_what_is_wrong_with_an_instruction_row_is_said(line, message):
+    form = replace(FORMS["crystal-jsonl"], row_tokens=4)
+    with pytest.raises(ValueError, match=message):
+        form.parse(line.encode(), form)
+
+
+def test_k2_rows_have_labels_inside_and_their_chunks_the_order_of_reading(import_here, tmp_path):
+    """Each file is a chunk, whatever its rows; chunks 160 and 186 come last."""
+    chunks = tmp_path / "chunks"
+    chunks.mkdir()
+    for chunk in range(360):
+        (chunks / f"chunk_{chunk}.jsonl").write_text(line(chunk % 300, 1, 2, 3) * (1 + (chunk == 186)))
+    settings = {"row_tokens": 4, "labels": "inside", "chunk_order": "k2"}
+    manifest, storage, _ = import_here(chunks, **settings)
+    assert (manifest.sequence_length, manifest.predictions, manifest.labels) == (4, 3, "inside")
+    assert manifest.chunk_rows == (1,) * 359 + (2,)
+    first_ids = [read_rows(storage, manifest, chunk, 0, 1).ids[0, 0] for chunk in (15, 16, 30, 160, 358, 359)]
+    assert first_ids == [15, 32, 16, 161, 160, 186]
+    (chunks / "chunk_7.jsonl").unlink()
+    with pytest.raises(InputError, match="1 of the 360 chunks of k2 are missing, chunk_7 among them"):
+        import_here(chunks, out="other", **settings)
+    (chunks / "chunk_360.jsonl").write_text(line(1, 1, 2, 3))
+    with pytest.raises(InputError, match="is no chunk of k2"):
+        import_here(chunks, out="other", **settings)
+    with pytest.raises(InputError, match="--chunks has no meaning with --chunk-order"):
+        import_here(chunks, out="other", chunks=2, **settings)
