@@ -60,6 +60,15 @@ class Source(_Model):
     tokens: int = Field(ge=0, description="Ids that its documents gave, each document's EOS among them.")
     rows: int = Field(ge=0, description="Rows of this source in the data set.")
     dropped_tokens: int = Field(ge=0, description="Ids in no row: the tail that fills no row, and rows not taken.")
+    duplicates: int | None = Field(
+        default=None,
+        ge=0,
+        description="Documents whose text an earlier one of the source has; unset where not counted.",
+    )
+    personal: dict[str, int] | None = Field(
+        default=None,
+        description="How often patterns of personal data (`email`, `phone`, `ip_address`, `credit_card`) were found.",
+    )
 
 
 class TokenizerInfo(_Model):
@@ -92,6 +101,11 @@ class DataManifest(_Model):
     )
     seed: int | None = Field(default=None, ge=0, description="Seed of the order, where one was used.")
     unigram_entropy: float = Field(ge=0, description="Entropy in nats of the distribution of all rows' label ids.")
+    duplicates: int | None = Field(
+        default=None,
+        ge=0,
+        description="Documents whose text an earlier one of any source has; unset where not counted.",
+    )
     recipe: dict[str, Any] = Field(description="How the data was made: arguments and digests of the inputs.")
 
     @model_validator(mode="after")

@@ -329,6 +329,13 @@ def _print_manifest(manifest: DataManifest, output: str) -> None:
             f"source      {source.name}: {source.rows:,} rows of {source.documents:,} documents,"
             f" {source.tokens:,} ids, {source.dropped_tokens:,} of them in no row"
         )
+    for source in manifest.sources:
+        if source.personal is not None:
+            found = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in source.personal.items())
+            print(f"personal    {source.name}: patterns of {found}")
+    if manifest.duplicates is not None:
+        of_sources = ", ".join(f"{source.name} {source.duplicates:,}" for source in manifest.sources)
+        print(f"duplicates  {manifest.duplicates:,} documents repeat another exactly; in one source: {of_sources}")
     if "skipped_lines" in manifest.recipe:
         print(f"skipped     {manifest.recipe['skipped_lines']:,} bad lines")
     print(f"unigram     {manifest.unigram_entropy:.4f} nats: the loss of a model that sees no context")

@@ -35,6 +35,11 @@ class PartId(NamedTuple):
         """Where the part lies in the scratch folder."""
         return f"parts/{self.split:06d}-{self.block:06d}"
 
+    @property
+    def findings_key(self) -> str:
+        """Where what was found in its documents lies."""
+        return self.key.replace("parts/", "findings/", 1)
+
 
 class PartInfo(NamedTuple):
     """What a part holds."""

@@ -27,6 +27,7 @@ from llm360.storage import Storage
 from llm360_trainer.prepare import inputs
 from llm360_trainer.prepare.documents import read_piece
 from llm360_trainer.prepare.fim import find_sentinels
+from llm360_trainer.prepare.findings import Findings, collect_findings, write_findings
 from llm360_trainer.prepare.layout import Layout, plan_layout
 from llm360_trainer.prepare.packing import RowForm
 from llm360_trainer.prepare.parts import (
@@ -151,13 +152,13 @@ def prepare(
     work = _Work(settings, output, recipe, vocab_size, eos_id, ids_dtype(vocab_size), block_chars, run_bytes)
     try:
         with _LazyRunner(session or ray_session) as runner:
-            lines = _tokenize(work, files, runner, say, progress)
+            lines, findings = _tokenize(work, files, runner, say, progress)
             layout = _layout(work, lines)
             table = _shuffle(work, lines, layout, runner, progress)
     except InputError:
         _remove(work.scratch)  # other input or other settings use other scratch files
         raise
-    manifest = _manifest(work, lines, layout, table)
+    manifest = _manifest(work, lines, findings, layout, table)
     publish(output, manifest, settings.tokenizer)
     _remove(work.scratch)
     say(
@@ -218,8 +219,8 @@ class _LazyRunner(contextlib.ExitStack):
 
 def _tokenize(
     work: _Work, files: Sequence[Sequence[inputs.InputFile]], runner: _LazyRunner, say: Say, progress: Progress
-) -> tuple[TokenLine, ...]:
-    """Pass 1: every block that is not there yet; returns each source's ids as a line of parts."""
+) -> tuple[tuple[TokenLine, ...], Findings]:
+    """Pass 1: every block that is not there yet; returns each source's ids as a line of parts, and what they hold."""
     splits = inputs.plan_splits(files, work.settings.txt_document)
     table = PartTable(len(splits), find_parts(work.scratch))
     if table.parts:
@@ -237,7 +238,8 @@ def _tokenize(
     of_source: list[list[tuple[PartId, PartInfo]]] = [[] for _ in work.settings.sources]
     for part, info in table.parts.items():
         of_source[splits[part.split].source].append((part, info))
-    return tuple(TokenLine.of(found, work.dtype) for found in of_source)
+    findings = collect_findings(work.scratch, [[part.findings_key for part, _ in found] for found in of_source])
+    return tuple(TokenLine.of(found, work.dtype) for found in of_source), findings
 
 
 def _read_blocks(
@@ -250,6 +252,7 @@ def _read_blocks(
 
 def _write_block(scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, block: Block) -> tuple[PartId, PartInfo]:
     lengths, ids = encode_documents(load_tokenizer(tokenizer), eos_id, dtype, block.texts)
+    write_findings(scratch, block.part.findings_key, block.texts)  # first: a block is done once its part is there
     return block.part, write_part(scratch, block.part, block.last, lengths, ids)
 
 
@@ -302,7 +305,9 @@ def _gather(
     return number, gather(scratch, output, runs, layout, vocab_size, dtype, number)
 
 
-def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, table: ShardTable) -> DataManifest:
+def _manifest(
+    work: _Work, lines: Sequence[TokenLine], findings: Findings, layout: Layout, table: ShardTable
+) -> DataManifest:
     settings = work.settings
     sources = [
         Source(
@@ -312,6 +317,8 @@ def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, table: Sh
             tokens=line.tokens,
             rows=taken,
             dropped_tokens=line.tokens - tokens_in_rows(settings.form, min(taken, layout.distinct(number))),
+            duplicates=findings.duplicates[number],
+            personal=findings.personal[number],
         )
         for number, (source, line, taken) in enumerate(zip(settings.sources, lines, layout.taken, strict=True))
     ]
@@ -331,6 +338,7 @@ def _manifest(work: _Work, lines: Sequence[TokenLine], layout: Layout, table: Sh
         shuffle=settings.shuffle,
         seed=settings.order_seed,
         unigram_entropy=entropy(table.label_counts),
+        duplicates=findings.all_duplicates,
         recipe=work.recipe,
     )
 

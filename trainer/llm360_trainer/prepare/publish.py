@@ -25,7 +25,7 @@ SKIPPED_LINES = "skipped_lines"
 
 def library_versions() -> dict[str, str]:
     """The libraries whose versions may show in the bytes."""
-    return {name: version(name) for name in ("llm360", "numpy", "pyarrow", "tokenizers")}
+    return {name: version(name) for name in ("llm360", "datafog", "numpy", "pyarrow", "tokenizers")}
 
 
 def find_existing(output: Storage, recipe: dict[str, Any]) -> DataManifest | None:

@@ -36,7 +36,10 @@ def arguments(tmp_path):
 
 def test_prepare_verify_and_show(arguments, tmp_path, capsys):
     assert run(arguments) == 0
-    assert "rows        20 of 6 ids" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rows        20 of 6 ids" in printed
+    assert "personal    text: patterns of email 0, phone 0, ip address 0, credit card 0" in printed
+    assert "duplicates  39 documents repeat another exactly; in one source: text 39" in printed
     assert run(["data", "verify", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.startswith("ok: 20 rows in 2 shards")
     assert run(["data", "show", str(tmp_path / "out"), "--step", "1", "--sample", "2", "--batch-size", "4"]) == 0
