@@ -122,7 +122,7 @@ class _File(NamedTuple):
 
     key: str
     personal: tuple[int, ...]
-    index: NDArray[np.uint32]
+    starts: NDArray[np.uint32]
 
     @classmethod
     def read(cls, scratch: Storage, key: str) -> _File:
@@ -135,11 +135,11 @@ class _File(NamedTuple):
 
     @property
     def documents(self) -> int:
-        return int(self.index[-1])
+        return int(self.starts[-1])
 
     def hashes(self, scratch: Storage, low: int, high: int) -> NDArray[np.uint64]:
         """Those whose first byte is from `low` to below `high`."""
-        start, stop = int(self.index[low]), int(self.index[high])
+        start, stop = int(self.starts[low]), int(self.starts[high])
         if start == stop:
             return np.empty(0, np.uint64)
         base = HEADER.size + 4 * (FIRST_BYTES + 1)
