@@ -17,7 +17,7 @@ from llm360.release.history import History
 from llm360.release.writer import check_stage
 from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
-from llm360_trainer.prepare.fim import FimRates
+from llm360_trainer.prepare.fim import FimRates, find_sentinels
 from llm360_trainer.prepare.recipes import RecipeSettings, check_recipe, prepare_recipe
 from llm360_trainer.prepare.tokenize import describe_difference, load_tokenizer
 from llm360_trainer.train.plan import StagePlan
@@ -39,6 +39,7 @@ def plan_stages(
         StorageError: the data cannot be read.
     """
     found = [existing_data(run, stage, open_storage(stage.uri, options)) for stage in run.stages]
+    check_sentinels(run, options, found)
     plans: list[StagePlan] = []
     for index, stage in enumerate(run.stages):
         storage = open_storage(stage.uri, options)
@@ -86,6 +87,28 @@ def existing_data(run: ResolvedRun, stage: ResolvedStage, storage: Storage) -> t
         return None
     check_data(run, stage, manifest)
     return manifest, digest
+
+
+def check_sentinels(
+    run: ResolvedRun, options: StorageOptions, found: Sequence[tuple[DataManifest, str] | None]
+) -> None:
+    """See that the tokenizer of data that is there serves the stages after it whose recipes turn documents around.
+
+    Raises:
+        InputError: reason SentinelsMissing; names the stage's field.
+    """
+    tokenizer: bytes | None = None
+    for index, (stage, data) in enumerate(zip(run.stages, found, strict=True)):
+        if data is not None:
+            tokenizer = read_tokenizer(open_storage(stage.uri, options), data[0])
+        elif stage.fim is not None and tokenizer is not None:
+            try:
+                find_sentinels(load_tokenizer(tokenizer))
+            except InputError as error:
+                raise InputError(
+                    f"spec.data.stages[{index}].fim: {error.message}; the tokenizer is that of the stages before",
+                    reason=error.reason,
+                ) from error
 
 
 def prepare_data(

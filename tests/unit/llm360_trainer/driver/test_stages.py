@@ -85,6 +85,18 @@ def test_data_of_another_row_length_is_refused_before_the_first_stage_is_prepare
     assert not store.exists()
 
 
+def test_fim_after_data_whose_tokenizer_has_no_sentinels_is_refused(plan: Plan, tmp_path: Path, store: Path) -> None:
+    plain = open_storage(str(tmp_path / "plain"))
+    prepare_recipe(
+        RecipeSettings("small", 16, 500, 2, 3, 0), plain, session=partial(contextlib.nullcontext, InProcess())
+    )
+    with pytest.raises(InputError) as caught:
+        plan(f"[{{name: one, uri: '{plain.uri}'}}, {{name: two}}, {{name: three, fim: {{rate: 1, spmRate: 0.5}}}}]")
+    assert caught.value.reason == "SentinelsMissing"
+    assert caught.value.message.startswith("spec.data.stages[2].fim: fill-in-the-middle (fim) needs sentinel tokens")
+    assert not store.exists()
+
+
 def grown(tokenizer: bytes, *tokens: str) -> bytes:
     larger = Tokenizer.from_str(tokenizer.decode())
     larger.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
