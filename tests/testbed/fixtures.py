@@ -1,0 +1,119 @@
+"""pytest fixtures of the testbed: `pytest_plugins = ["testbed.fixtures"]` in a conftest.py brings them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from testbed import addons, cluster, images, kubectl, layout, needs
+from testbed.errors import TestbedError
+from testbed.process import wait_until
+
+Object = dict[str, Any]
+
+
+def say(line: str) -> None:
+    """Progress, shown by pytest -s and beside a failure."""
+    print(f"testbed: {line}", flush=True)
+
+
+@pytest.fixture(scope="session")
+def machine() -> None:
+    """A machine that can run the testbed; elsewhere the test is skipped with the reason."""
+    if reason := needs.missing():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def testbed(machine: None) -> Iterator[Testbed]:
+    """The testbed, up: one that was up already stays, one that was not goes down at the end."""
+    found = cluster.owner()
+    is_ours = bool(found and found.ready and found.checkout == str(layout.CHECKOUT))
+    cluster.up(say)
+    yield Testbed()
+    if not is_ours:
+        cluster.down(say)
+
+
+@pytest.fixture
+def namespace(testbed: Testbed) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"test-{secrets.token_hex(4)}"
+    kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
+    yield name
+    kubectl.kubectl("delete", "namespace", name, "--wait=false")
+
+
+class Testbed:
+    """What a test asks of the testbed; kubectl.py and faults.py do the rest."""
+
+    __test__ = False
+
+    @property
+    def kubeconfig(self) -> str:
+        """File by which a client of any kind is the cluster's administrator."""
+        return str(layout.KUBECONFIG)
+
+    @property
+    def s3_endpoint(self) -> str:
+        """The S3 server as the machine reaches it; a pod says http://s3.llm360-testbed:8333."""
+        return f"http://{addons.pod_address('s3')}:8333"
+
+    @property
+    def s3_environment(self) -> dict[str, str]:
+        """Variables by which a process of this machine uses the S3 server."""
+        return {
+            "AWS_ENDPOINT_URL": self.s3_endpoint,
+            "AWS_ACCESS_KEY_ID": layout.S3_ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": layout.S3_SECRET_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @property
+    def prometheus(self) -> str:
+        """Address of Prometheus as the machine reaches it."""
+        return f"http://{addons.pod_address('prometheus')}:9090"
+
+    def load(self, name: str, **options: Any) -> str:
+        """Build an image of the project, push it, give its full name."""
+        return images.load(name, say, **options)
+
+    def run_to_end(self, pod: Object, seconds: float = 60.0) -> str:
+        """Run a pod to its end and give what it printed; a failed pod fails the test with what it said."""
+        name, space = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        kubectl.apply([pod])
+        phase: list[str] = []
+
+        def is_over() -> bool:
+            phase[:] = [(kubectl.get("pod", name, space) or {}).get("status", {}).get("phase", "")]
+            return phase[0] in {"Succeeded", "Failed"}
+
+        wait_or_describe(is_over, f"the end of pod {name}", seconds, "pod", name, space)
+        printed = kubectl.kubectl("logs", name, f"--namespace={space}")
+        assert phase == ["Succeeded"], printed
+        return printed
+
+
+def wait_or_describe(
+    check: Callable[[], bool], what: str, seconds: float, kind: str, name: str, namespace: str
+) -> None:
+    """Wait; an object that does not get there in time is described in the error."""
+    try:
+        wait_until(check, what, seconds)
+    except TestbedError as error:
+        described = kubectl.kubectl("describe", kind, name, f"--namespace={namespace}")
+        raise TestbedError(f"{error}\n{described[-3000:]}") from None
+
+
+def pod(name: str, namespace: str, image: str, node: str | None = None, **container: Any) -> Object:
+    """A pod that runs once; on the node, whatever it is tainted with, where one is named."""
+    spec: Object = {"restartPolicy": "Never", "containers": [{"name": "main", "image": image, **container}]}
+    if node:
+        spec["nodeSelector"] = {"kubernetes.io/hostname": node}
+        spec["tolerations"] = [{"key": layout.GPU, "operator": "Exists"}]
+    spec["terminationGracePeriodSeconds"] = 1
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}

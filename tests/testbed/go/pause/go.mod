@@ -1,0 +1,3 @@
+module llm360.ai/testbed/pause
+
+go 1.24
