@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench lint clean cluster cluster-down
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -34,7 +34,13 @@ lint: $(VENV)/.test  ## style, types and layers
 	$(VENV)/bin/lint-imports
 
 test: lint  ## everything; FAST=1 leaves out what needs servers and more than a few seconds
-	$(VENV)/bin/pytest $(if $(FAST),tests/unit -m "not slow",tests)
+	$(VENV)/bin/pytest $(if $(FAST),tests/unit -m "not slow",tests/unit tests/integration tests/e2e)
+
+cluster:  ## start a real Kubernetes with KubeRay, Kueue, S3 and Prometheus on this machine (tests/testbed)
+	@cd tests && $(PYTHON) -m testbed up
+
+cluster-down:  ## end it; what is costly to make again stays in a cache
+	@cd tests && $(PYTHON) -m testbed down
 
 bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer in the same run
 	$(VENV)/bin/python tests/benchmarks/help.py
