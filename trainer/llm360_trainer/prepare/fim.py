@@ -37,6 +37,13 @@ class FimRates(NamedTuple):
     """Share of documents that are cut in three."""
     spm_rate: float
     """Share of these whose suffix stands first."""
+    by_row: bool = False
+    """Whether all documents of a row are turned around alike, or none (K2); else each is drawn for itself."""
+
+    def to_json(self) -> dict[str, float | bool]:
+        """As a recipe records it."""
+        values = self._asdict()
+        return values if self.by_row else {name: values[name] for name in ("rate", "spm_rate")}
 
 
 def parse_fim(text: str) -> tuple[str, FimRates]:
@@ -131,29 +138,37 @@ class RowTurner:
         while batch := list(islice(waiting, BATCH_ROWS)):
             pieces = [self._pieces(ids, spans) for _, ids, spans in batch]
             drawn = [random.Random(f"{self.seed}/{self.purpose}/{number}") for number, _, _ in batch]  # noqa: S311
-            plans = [
-                [generator.random() < self.rates.rate for _ in row]
-                for generator, row in zip(drawn, pieces, strict=True)
-            ]
+            forms = [self._forms(generator, len(row)) for generator, row in zip(drawn, pieces, strict=True)]
             bodies = [
                 piece.body
-                for row, plan in zip(pieces, plans, strict=True)
-                for piece, turned in zip(row, plan, strict=True)
-                if turned
+                for row, row_forms in zip(pieces, forms, strict=True)
+                for piece, form in zip(row, row_forms, strict=True)
+                if form is not None
             ]
             texts = iter(self.tokenizer.decode_batch(bodies, skip_special_tokens=False))
-            cuts = [
-                [_cut(generator, next(texts), self.rates.spm_rate) if turned else None for turned in plan]
-                for generator, plan in zip(drawn, plans, strict=True)
+            parts = [
+                part
+                for generator, row_forms in zip(drawn, forms, strict=True)
+                for form in row_forms
+                if form is not None
+                for part in _cut(generator, next(texts))
             ]
-            parts = [part for row in cuts for cut in row if cut is not None for part in cut.parts]
             encoded = (e.ids for e in self.tokenizer.encode_batch_fast(parts, add_special_tokens=False))
-            for (_, ids, spans), row, cut_row in zip(batch, pieces, cuts, strict=True):
-                turned_row = [
-                    (piece, piece.body if cut is None else _join(sentinels, cut.is_spm, *islice(encoded, 3)))
-                    for piece, cut in zip(row, cut_row, strict=True)
+            for (_, ids, spans), row, row_forms in zip(batch, pieces, forms, strict=True):
+                turned = [
+                    (piece, piece.body if form is None else _join(sentinels, form, *islice(encoded, 3)))
+                    for piece, form in zip(row, row_forms, strict=True)
                 ]
-                yield self._fit(ids, spans[0], turned_row, sentinels.pad)
+                yield self._fit(ids, spans[0], turned, sentinels.pad)
+
+    def _forms(self, generator: random.Random, count: int) -> list[bool | None]:
+        """Of each of a row's documents whether its suffix stands first; None for those that stay as they are."""
+
+        def draw() -> bool | None:
+            is_turned, is_spm = generator.random() < self.rates.rate, generator.random() < self.rates.spm_rate
+            return is_spm if is_turned else None
+
+        return [draw()] * count if self.rates.by_row else [draw() for _ in range(count)]
 
     def _pieces(self, ids: Ids, spans: Sequence[Span]) -> list[_Piece]:
         """A row's documents without their EOS; those that are nothing but EOS are left out, as in the original."""
@@ -199,15 +214,10 @@ class _Piece(NamedTuple):
     is_whole: bool  # an EOS follows
 
 
-class _Cut(NamedTuple):
-    parts: tuple[str, str, str]  # prefix, middle, suffix
-    is_spm: bool
-
-
-def _cut(generator: random.Random, text: str, spm_rate: float) -> _Cut:
-    """Cut at two characters drawn from all places, both ends included, so that each part may be empty."""
+def _cut(generator: random.Random, text: str) -> tuple[str, str, str]:
+    """Prefix, middle and suffix: cut at two characters of all places, both ends included, so each may be empty."""
     low, high = sorted(int(generator.random() * (len(text) + 1)) for _ in range(2))
-    return _Cut((text[:low], text[low:high], text[high:]), generator.random() < spm_rate)
+    return text[:low], text[low:high], text[high:]
 
 
 def _join(sentinels: Sentinels, is_spm: bool, prefix: list[int], middle: list[int], suffix: list[int]) -> list[int]:

@@ -173,7 +173,8 @@ CRYSTALCODER_3 = Mix(
 
 # gather.py of k2-data-prep at 3bfef26: subsets in the order of their names, each so often; rows of 2,048 ids dealt to
 # 360 chunks and shuffled in each (shuffle.py). The published table counts book and stackexchange after they were taken
-# three times, and lists the three kinds of rows of its one StarCoder set apart: half turned around, of these half SPM.
+# three times, and lists the three kinds of rows of its one StarCoder set apart: half of the rows have all documents
+# turned around (starcoder_fim_main.py), of these half SPM. K2's loss counted the padding of such rows; ours does not.
 _K2_TIMES = {
     "dm-math": 3,
     "pile-of-law": 1,
@@ -188,7 +189,7 @@ _K2_TIMES = {
 }
 K2 = Mix(
     {name: Part(times=Fraction(times)) for name, times in _K2_TIMES.items()}
-    | {"starcoder": Part(times=Fraction(1, 2), fim=FimRates(0.5, 0.5)), "uspto": Part(times=Fraction(3))},
+    | {"starcoder": Part(times=Fraction(1, 2), fim=FimRates(0.5, 0.5, by_row=True)), "uspto": Part(times=Fraction(3))},
     chunks=360,
     shuffle="chunk",
     labels="inside",

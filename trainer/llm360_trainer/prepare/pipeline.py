@@ -183,7 +183,7 @@ def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile
                 "digest": inputs.digest_files(found),
                 "weight": None if source.weight is None else str(source.weight),
                 **({} if source.times == 1 else {"times": str(source.times)}),
-                **({} if source.fim is None else {"fim": dict(source.fim._asdict())}),
+                **({} if source.fim is None else {"fim": source.fim.to_json()}),
             }
             for source, found in zip(settings.sources, files, strict=True)
         ],

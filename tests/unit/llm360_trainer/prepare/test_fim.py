@@ -136,6 +136,22 @@ def test_rates_are_kept_over_many_documents(code_tokenizer):
     assert 0.1 < len(spm) / len(turned) < 0.35
 
 
+def test_rows_may_be_turned_around_as_a_whole(code_tokenizer):
+    """As K2's: all documents of half of the rows, and of these half with every suffix first."""
+    sentinels = find_sentinels(code_tokenizer)
+    text = "for i in range(9): print(i)"
+    ids, spans = pack(code_tokenizer, [text] * 4, 200)
+    ids = np.pad(ids, (0, 240 - len(ids)), constant_values=9)
+    spans = [*spans, Span(4, 0, sum(span.length for span in spans), 240 - sum(span.length for span in spans))]
+    rows = [(number, ids, spans) for number in range(300)]
+    turned = []
+    for row in RowTurner(code_tokenizer, EOS, FimRates(0.5, 0.5, by_row=True), 0, "code").turn(rows):
+        starts = {int(row.ids[span.start]) == sentinels.prefix for span in row.spans[:4]}
+        assert len(starts) == 1, "all documents of a row, or none"
+        turned += starts
+    assert sum(turned) / len(turned) == pytest.approx(0.5, abs=0.1)
+
+
 def test_draws_follow_seed_source_and_row_alone(code_tokenizer):
     ids, spans = pack(code_tokenizer, TEXTS, 40)
     (one,) = turner(code_tokenizer, seed=1).turn([(3, ids, spans)])

@@ -41,10 +41,10 @@ def test_weights_of_crystalcoder_are_whole(stage, sources):
 def test_code_of_crystalcoder_is_turned_around_as_often_as_it_was():
     two, three = MIXES["crystalcoder-stage2"].parts, MIXES["crystalcoder-stage3"].parts
     assert not any(part.fim for part in MIXES["crystalcoder-stage1"].parts.values())
-    assert {name: part.fim for name, part in two.items() if part.fim} == {"starcoder": (0.9, 0.5)}
+    assert {name: part.fim for name, part in two.items() if part.fim} == {"starcoder": (0.9, 0.5, False)}
     assert two["starcoder"].times == 2
     web = ("css", "javascript", "html", "python")
-    assert {three[name].fim for name in web} == {(0.3, 0.5)}
+    assert {three[name].fim for name in web} == {(0.3, 0.5, False)}
     assert {three[name].times for name in web} == {Fraction(3)}
     # Shares of 119.93 billion tokens: steps 27,728 of 2,112 rows of 2,048.
     tokens = 27_728 * 2112 * 2048
@@ -57,7 +57,10 @@ def test_k2_takes_sources_as_often_as_its_code_did():
     three = ("dm-math", "pubmed-abstracts", "redpajama.book", "redpajama.stackexchange", "uspto")
     assert times == dict.fromkeys(three, 3) | {"redpajama.wikipedia": 6, "starcoder": Fraction(1, 2)}
     assert list(mix.parts) == sorted(mix.parts), "in the order of their names"
-    assert (mix.labels, mix.shuffle, mix.chunks, mix.parts["starcoder"].fim) == ("inside", "chunk", 360, (0.5, 0.5))
+    assert (mix.labels, mix.shuffle, mix.chunks, mix.parts["starcoder"].fim) == (
+        *("inside", "chunk", 360),
+        (0.5, 0.5, True),
+    )
     assert all(360 % times == 0 or times == Fraction(1, 2) for times in times.values())
 
 
