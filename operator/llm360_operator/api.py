@@ -23,6 +23,7 @@ KINDS = {
     "Job": ("apis/batch/v1", "jobs"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Pod": ("api/v1", "pods"),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "Event": ("api/v1", "events"),
 }
 

@@ -15,6 +15,7 @@ from llm360_operator.names import (
     ENTRYPOINT,
     QUEUE_LABEL,
     RAY_CLUSTER_LABEL,
+    RUN_LABEL,
     STATUS_PORT,
     cluster_name,
     job_name,
@@ -27,6 +28,10 @@ Manifest = dict[str, Any]
 
 RAY_VERSION = "2.60.0"
 """Of the trainer's image (uv.lock). KubeRay reads from it which features it may use; token authentication is one."""
+
+DASHBOARD_PORT = 8265
+METRICS_PORT = 8080
+"""Of Ray, on every pod of a cluster."""
 
 NODE_LOST_SECONDS = 30
 """How long a pod stays bound to a node that is lost; Kubernetes' own default is 300."""
@@ -45,6 +50,31 @@ def config_map(run: Manifest, name: str, config: ResolvedRun) -> Manifest:
         "metadata": owned(run, name),
         "immutable": True,
         "data": {"run.json": config.canonical().decode()},
+    }
+
+
+def network_policy(run: Manifest) -> Manifest:
+    """Who may reach a run's pods: each other; KubeRay the dashboard; the operator and Prometheus what tells numbers."""
+    name = run["metadata"]["name"]
+
+    def from_everywhere(label: str, value: str, *ports: int) -> Manifest:
+        pods = {"namespaceSelector": {}, "podSelector": {"matchLabels": {f"app.kubernetes.io/{label}": value}}}
+        return {"from": [pods], "ports": [{"port": port} for port in ports]}
+
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": owned(run, name),
+        "spec": {
+            "podSelector": {"matchLabels": {RUN_LABEL: name}},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {RUN_LABEL: name}}}]},
+                from_everywhere("component", "kuberay-operator", DASHBOARD_PORT),
+                from_everywhere("name", "llm360-operator", STATUS_PORT),
+                from_everywhere("name", "prometheus", STATUS_PORT, METRICS_PORT),
+            ],
+        },
     }
 
 
@@ -145,7 +175,8 @@ def ray_job(run: Manifest, number: int) -> Manifest:
 
 def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
     head = config.spec.cluster.head
-    ports = {"gcs-server": 6379, "client": 10001, "dashboard": 8265, "metrics": 8080, "status": STATUS_PORT}
+    ports = {"gcs-server": 6379, "client": 10001, "dashboard": DASHBOARD_PORT, "metrics": METRICS_PORT}
+    ports["status"] = STATUS_PORT  # where one port is named, KubeRay adds none of its own
     container = _ray_container("ray-head", config, head, ports)
     container["env"] = [{"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(STOP_SECONDS)}]
     container["volumeMounts"].append(_CONFIG_MOUNT)
@@ -154,7 +185,7 @@ def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
 
 def _worker(name: str, config: ResolvedRun) -> Manifest:
     workers = config.spec.cluster.workers
-    container = _ray_container("ray-worker", config, workers, {"metrics": 8080})
+    container = _ray_container("ray-worker", config, workers, {"metrics": METRICS_PORT})
     if workers.gpus:
         gpus = {"nvidia.com/gpu": str(workers.gpus)}
         container["resources"]["requests"] |= gpus

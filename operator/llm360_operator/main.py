@@ -14,6 +14,7 @@ import base64
 import logging
 import os
 import ssl
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import kopf
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from llm360.errors import InputError
+from llm360.errors import InputError, LLM360Error
 from llm360_operator import handlers
 from llm360_operator.api import Api, Connection
 from llm360_operator.case import Settings
@@ -169,7 +170,11 @@ def main() -> None:
     """Entry point of the image."""
     kopf.configure(verbose=False)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event would drown what matters
-    asyncio.run(operate(read_options(os.environ)))
+    try:
+        asyncio.run(operate(read_options(os.environ)))
+    except LLM360Error as error:
+        print(f"llm360-operator: error: {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,11 @@ def pinned(case: Case) -> Step | None:
         ("configDigest", plan.config.identity_digest()),
         ("configGeneration", generation),
     )
-    actions = () if plan.is_pinned else (Create(builders.config_map(case.run, plan.name, plan.config)),)
+    actions: tuple[Create, ...] = ()
+    if not plan.is_pinned:
+        # The policy is there before the first pod; one that is there already is left as it is.
+        config_map = Create(builders.config_map(case.run, plan.name, plan.config))
+        actions = (Create(builders.network_policy(case.run)), config_map)
     message = f"the complete configuration is kept in ConfigMap {plan.name}"
     return Step(Verdict(_phase_or(case, "Pending"), "ConfigPinned", message), actions, 0.0, memory)
 

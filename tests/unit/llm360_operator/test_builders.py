@@ -26,6 +26,7 @@ def build(make_run):
         config = resolve(document | {"spec": run["spec"] | {"cluster": {"image": "trainer:1"} | spec["cluster"]}})
         return {
             "ConfigMap": builders.config_map(run, "amber-config", config),
+            "NetworkPolicy": builders.network_policy(run),
             "Job": builders.preflight_job(run, config, "amber-config", "operator:1"),
             "RayCluster": builders.ray_cluster(run, config, "amber-config"),
             "RayJob": builders.ray_job(run, 3),
@@ -75,6 +76,20 @@ def test_the_head_has_all_its_ports_and_the_configuration_as_one_file(build):
     assert mount in head["volumeMounts"]
     assert mount in preflight["volumeMounts"]
     assert mount not in worker["volumeMounts"]
+
+
+def test_who_may_reach_a_runs_pods(build):
+    children = build()
+    spec = children["NetworkPolicy"]["spec"]
+    for pod in (children["RayCluster"]["spec"]["headGroupSpec"]["template"], children["Job"]["spec"]["template"]):
+        assert spec["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    inside, *outside = spec["ingress"]
+    assert inside == {"from": [{"podSelector": {"matchLabels": {"llm360.ai/run": "amber"}}}]}
+    allowed = [
+        (*rule["from"][0]["podSelector"]["matchLabels"].values(), [port["port"] for port in rule["ports"]])
+        for rule in outside
+    ]
+    assert allowed == [("kuberay-operator", [8265]), ("llm360-operator", [9360]), ("prometheus", [9360, 8080])]
 
 
 def test_ray_is_told_what_a_pod_has(build):

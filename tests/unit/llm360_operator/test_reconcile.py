@@ -14,7 +14,7 @@ def kinds(decision):
 
 
 def test_from_apply_to_training(world):
-    assert kinds(world.step()) == ["+ConfigMap"]
+    assert kinds(world.step()) == ["+NetworkPolicy", "+ConfigMap"]
     assert world.said == ("Pending", "ConfigPinned")
     assert world.status["configDigest"].startswith("sha256:")
     assert kinds(world.step()) == ["+Job"]
@@ -193,7 +193,7 @@ def test_lost_pods_leave_job_and_cluster_to_kuberay(training, head):
 def test_other_operations_replace_the_pods_and_keep_the_identity(training):
     digest = training.status["configDigest"]
     training.change(cluster={"workers": {"replicas": 3}})
-    assert kinds(training.step()) == ["+ConfigMap"]
+    assert kinds(training.step()) == ["+NetworkPolicy", "+ConfigMap"]
     assert kinds(training.step()) == ["-RayJob"]
     training.finish_deletions()
     assert kinds(training.step()) == ["-RayCluster"]
