@@ -6,7 +6,7 @@ step further and leaves the rest to the next round, so a round that is cut off a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -329,8 +329,15 @@ def trained(case: Case) -> Step | None:
     progress = driver_progress(case.seen.driver, case.status.get("configDigest", ""), case.seen.now)
     memory = (*progress.items(), ("submission", job.number))
     verdict = _training_verdict(case, case.status | progress)
-    is_ending = case.seen.driver is not None and case.seen.driver.get("phase") != "Training"
-    return Step(verdict, (), SOON_SECONDS if is_ending else POLL_SECONDS, memory)
+    return Step(verdict, (), SOON_SECONDS if _is_ending(case.seen.driver) else POLL_SECONDS, memory)
+
+
+def _is_ending(driver: Mapping[str, Any] | None) -> bool:
+    """Whether the driver is about to leave: what it says last is what the status will go on saying."""
+    if driver is None:
+        return False
+    left = driver.get("estimatedSecondsLeft")
+    return driver.get("phase") != "Training" or (left is not None and left < POLL_SECONDS)
 
 
 def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:

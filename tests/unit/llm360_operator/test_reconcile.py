@@ -336,3 +336,12 @@ def test_an_upgraded_operator_touches_no_run(training, monkeypatch):
     before = training.status
     training.step()
     assert training.status == before
+
+
+def test_the_last_steps_are_followed_closely(training):
+    training.train(99, estimatedSecondsLeft=1.0)
+    assert training.step().wait == 2
+    training.train(50, estimatedSecondsLeft=100.0)
+    assert training.step().wait == 15
+    training.train(100, phase="Succeeded", estimatedSecondsLeft=None)
+    assert training.step().wait == 2
