@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from llm360.errors import InputError, nearest
+from llm360.facts.published import published_of
 from llm360_trainer.prepare.fim import FimRates
 from llm360_trainer.prepare.inputs import SourceSpec
 from llm360_trainer.prepare.settings import Labels, Packing, Shuffle
@@ -203,15 +204,4 @@ MIXES: Mapping[str, Mix] = {
     "k2": K2,
 }
 
-
-def _k2_order() -> tuple[int, ...]:
-    """k2-train, main.py at 869fbb9: three stretches first, then the others; two chunks were moved to the end."""
-    first = [*range(16), *range(32, 38), *range(44, 52)]
-    order = [*first, *(chunk for chunk in range(360) if chunk not in first)]
-    for position in (160, 185):  # of chunks 160 and 186, read after the two spikes
-        order.append(order.pop(position))
-    return tuple(order)
-
-
-CHUNK_ORDERS: Mapping[str, tuple[int, ...]] = {"k2": _k2_order()}
-"""The chunks of a run in the order in which it read them."""
+CHUNK_ORDERS: Mapping[str, tuple[int, ...]] = {"k2": published_of("k2-65b").order}
