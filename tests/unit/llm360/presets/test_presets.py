@@ -20,6 +20,7 @@ def test_resolves_and_describes_itself(name):
     assert run.spec.preset == name
     assert run.spec.release.description
     assert "\n" not in run.spec.release.description
+    assert run.spec.training.gradient_clip == 1.0, "all originals clip at 1"
 
 
 @pytest.mark.parametrize(
