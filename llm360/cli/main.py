@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
     "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),
     "export": ("llm360_trainer.cli.export", "write a checkpoint in a form that other programs read"),
+    "import": ("llm360_trainer.cli.imports", "take in weights of other programs for a run to begin with"),
     "tokenizer": ("llm360_trainer.cli.tokenizer", "train a tokenizer"),
     "spec": ("llm360.cli.spec", "resolve, validate and describe specifications"),
     "preflight": ("llm360.cli.preflight", "check a run's store, data and tokenizer before it is given workers"),

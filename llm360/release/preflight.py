@@ -8,6 +8,7 @@ from llm360.errors import InputError
 from llm360.release.create import check_config
 from llm360.release.layout import PROBE_KEY
 from llm360.release.ledger import Ledger
+from llm360.release.weights import check_weights
 from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import StorageOptions, open_storage, probe_conditional_create
 
@@ -19,6 +20,7 @@ def preflight(run: ResolvedRun) -> tuple[str, ...]:
     2. What is there already is this run's release.
     3. Each stage's data is there and fits, or a recipe can prepare it.
     4. The tokenizer beside the data is the one that made it.
+    5. Weights that the run begins with are there and of its architecture.
 
     Returns:
         Names of the stages whose data is missing and will be prepared by their recipe.
@@ -35,6 +37,8 @@ def preflight(run: ResolvedRun) -> tuple[str, ...]:
     ledger = Ledger(storage)
     if ledger.head() is not None:
         check_config(ledger, run.identity())
+    else:
+        check_weights(run, options)
     return tuple(stage.name for stage in run.stages if not _has_data(run, stage, options))
 
 

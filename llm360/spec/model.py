@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from llm360.spec.base import Section, optional, setting
+from pydantic import StringConstraints
+
+from llm360.spec.base import Section, Uri, optional, setting
 
 
 class Norm(Section):
@@ -66,6 +68,15 @@ class Initialization(Section):
     output: Initializer = setting("Matrices that write to the residual stream: attention output and MLP down.")
 
 
+class Weights(Section):
+    """Weights to begin with, as `llm360 import hf` wrote them."""
+
+    uri: Uri = setting("Folder of the weights' manifest.json.")
+    digest: Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")] = setting(
+        "sha256 digest of that manifest.json, which holds the digest of every tensor."
+    )
+
+
 class Model(Section):
     """Architecture of a causal decoder."""
 
@@ -104,3 +115,6 @@ class Model(Section):
     tied_embeddings: bool = setting("Whether the head uses the embedding's matrix.")
     mup: Mup = setting("Multipliers of the maximal update parametrisation.")
     initialization: Initialization = setting("Distributions of the first values.")
+    weights: Weights | None = optional(
+        "Weights that the run begins with. Unset: they are drawn as initialization says."
+    )

@@ -242,7 +242,9 @@ def _make_addresses_absolute(spec: layers.Layer, *, local: bool) -> list[Problem
 
 def _address_holders(spec: layers.Layer) -> Iterator[tuple[str, dict[str, Any]]]:
     sections = [(f"{name}.uri", spec.get(name)) for name in ("storage", "data", "tokenizer")]
-    data = spec.get("data")
+    model, data = spec.get("model"), spec.get("data")
+    if isinstance(model, dict):
+        sections.append(("model.weights.uri", model.get("weights")))
     stages = data.get("stages") if isinstance(data, dict) else None
     if isinstance(stages, list):
         sections += [(f"data.stages[{index}].uri", stage) for index, stage in enumerate(stages)]

@@ -304,10 +304,12 @@ def replicas_divide_the_ranks(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("storage.uri", "data", "tokenizer.uri")
+@rule("storage.uri", "data", "tokenizer.uri", "model.weights")
 def addresses_are_absolute(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     """Each address has a scheme: a pod has no folder that a path could start from."""
     addresses = [("storage.uri", spec.storage.uri), ("data.uri", spec.data.uri), ("tokenizer.uri", spec.tokenizer.uri)]
+    if spec.model.weights is not None:
+        addresses.append(("model.weights.uri", spec.model.weights.uri))
     addresses += [(f"data.stages[{index}].uri", stage.uri) for index, stage in enumerate(spec.data.stages)]
     for path, uri in addresses:
         if uri is not None and "://" not in uri:

@@ -27,6 +27,7 @@ from llm360.release.create import check_config, create_release
 from llm360.release.history import History
 from llm360.release.layout import PROBE_KEY
 from llm360.release.ledger import Ledger
+from llm360.release.weights import check_weights
 from llm360.spec import ResolvedRun
 from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
 from llm360_trainer.driver.messages import Outcome, RecorderInput, Update
@@ -107,6 +108,7 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
     ):
         if history is None:
             check_store(storage)
+            check_weights(run, storage_options)
         with RayRuntime(run, options.address, interruption) as runtime:
             stages = plan_stages(run, storage_options, progress.event, before_preparing=runtime.start)
             if history is not None:

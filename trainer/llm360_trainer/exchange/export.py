@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from llm360.canonical import sha256_digest
 from llm360.errors import InputError, IntegrityError
 from llm360.release.checkpoint import CheckpointManifest, TensorRecord, load_checkpoint_manifest
@@ -22,13 +19,11 @@ from llm360.release.prune import find_checkpoint
 from llm360.spec.model import Model
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_FOLDER, state_name
-from llm360_trainer.checkpoint.tensorfile import DTYPE_NAMES, LENGTH_BYTES, header_length, parse_header
+from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors
 from llm360_trainer.exchange.folder import MAX_SHARD_BYTES, Contents, write_folder
 from llm360_trainer.model import from_hf_name, layer_of, to_hf_name
 from llm360_trainer.model.forms import FORMS, form_of
 from llm360_trainer.train.settings import DTYPES, decoder_config
-
-_TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ def _contents(
             f" ({', '.join(FORMS)}); its checkpoints are safetensors by Llama's names as they are"
         )
     root = storage.at(checkpoint.body.prefix)
-    published = _TORCH_DTYPES[manifest.model[0].dtype]
+    published = TORCH_DTYPES[manifest.model[0].dtype]
     wanted = published if dtype is None else DTYPES[dtype]
     # More bits than the published model has are in the state alone, whose weights are fp32.
     from_state = wanted.itemsize > published.itemsize
@@ -131,7 +126,7 @@ def _contents(
         form=form,
         config=config,
         shapes=tuple({name: record.shape for name, record in layer.items()} for layer in layers),
-        layers=lambda: (_read_layer(root, layer) for layer in layers),
+        layers=lambda: (read_tensors(root, layer) for layer in layers),
         dtype=wanted,
         eos_id=hf.get("eos_token_id"),
         tokenizer=_small_file(root, manifest, "tokenizer.json"),
@@ -179,25 +174,6 @@ def _by_layer(records: Records) -> Sequence[Records]:
         place = layer if layer is not None else -1 if name.startswith("embed.") else last
         groups.setdefault(place, {})[name] = records[name]
     return [groups[place] for place in sorted(groups)]
-
-
-def _read_layer(root: Storage, records: Records) -> dict[str, Tensor]:
-    """The tensors, each checked against its digest."""
-    tensors: dict[str, Tensor] = {}
-    for file in sorted({record.file for record in records.values()}):
-        length = header_length(root.get_range(file, 0, LENGTH_BYTES))
-        extents = parse_header(root.get_range(file, LENGTH_BYTES, length), file)
-        for name, record in records.items():
-            if record.file == file:
-                extent = extents.get(record.name)
-                if extent is None or (extent.dtype, extent.shape) != (record.dtype, record.shape):
-                    raise IntegrityError(f"{root.uri}/{file} has no tensor '{record.name}' as its manifest lists it")
-                data = root.get_range(file, extent.start, extent.stop - extent.start)
-                if sha256_digest(data) != record.sha256:
-                    raise IntegrityError(f"{root.uri}/{file}: tensor '{record.name}' holds other bytes than recorded")
-                values = torch.frombuffer(bytearray(data), dtype=_TORCH_DTYPES[record.dtype])
-                tensors[name] = values.reshape(record.shape)
-    return tensors
 
 
 def _small_file(root: Storage, manifest: CheckpointManifest, name: str) -> bytes | None:

@@ -5,6 +5,8 @@ Those modules import torch alone and know nothing of specifications; this is the
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from llm360.spec import ResolvedRun
@@ -48,6 +50,37 @@ def decoder_config(model: Model) -> DecoderConfig:
             output=_initializer(model.initialization.output),
         ),
     )
+
+
+def model_section(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `decoder_config`, without the law of the first values: `spec.model` in JSON types."""
+    return {
+        "vocabSize": config.vocab_size,
+        "hiddenSize": config.hidden_size,
+        "intermediateSize": config.intermediate_size,
+        "numLayers": config.num_layers,
+        "numHeads": config.num_heads,
+        "numKeyValueHeads": config.num_kv_heads,
+        "headDim": config.head_dim,
+        "maxPositionEmbeddings": config.max_position_embeddings,
+        "norm": {"kind": config.norm, "epsilon": config.norm_epsilon},
+        "rotary": {
+            "base": config.rotary_base,
+            "fraction": config.rotary_fraction,
+            "layout": config.rotary_layout,
+        },
+        "mlp": config.mlp,
+        "residual": config.residual,
+        "attentionBias": config.attention_bias,
+        "mlpBias": config.mlp_bias,
+        "outputBias": config.output_bias,
+        "tiedEmbeddings": config.tied_embeddings,
+        "mup": {
+            "embeddingsScale": config.embeddings_scale,
+            "outputLogitsScale": config.output_logits_scale,
+            "attentionScale": config.attention_scale,
+        },
+    }
 
 
 def _initializer(spec: InitializerSpec) -> Initializer:

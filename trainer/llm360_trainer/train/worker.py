@@ -24,9 +24,10 @@ from llm360.errors import InputError, IntegrityError, LLM360Error
 from llm360.spec import ResolvedRun, resolved_from_json
 from llm360.storage import StorageOptions, open_storage
 from llm360_trainer.checkpoint import CheckpointWriter, load_state
+from llm360_trainer.checkpoint.weights import imported_values
 from llm360_trainer.model import DecoderConfig, hf_config, to_hf_name
 from llm360_trainer.optim import build_optimizer
-from llm360_trainer.parallel import build_model, fill_initial, make_mesh, set_deterministic
+from llm360_trainer.parallel import build_model, fill, fill_initial, make_mesh, set_deterministic
 from llm360_trainer.step import TrainStep
 from llm360_trainer.train.loop import LeaveLoop, Loop, reset_moments
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan
@@ -161,7 +162,11 @@ class Worker:
                 plan = next_plan
                 continue
             return plan
-        fill_initial(loop.model, self.run_spec.spec.training.seed)
+        weights = self.run_spec.spec.model.weights
+        if weights is None:
+            fill_initial(loop.model, self.run_spec.spec.training.seed)
+        else:
+            fill(loop.model, imported_values(weights, self.given.options, to_hf_name))
         reset_moments(loop.optimizer)
         return plan
 

@@ -92,6 +92,11 @@ def test_tokenizer_of_another_digest(check, data):
     assert check(data=data(), tokenizer={"digest": sha256_digest(b"other")})[:2] == (2, "TokenizerDiffers")
 
 
+def test_weights_that_are_not_there(check, tmp_path):
+    weights = {"uri": (tmp_path / "weights").as_uri(), "digest": sha256_digest(b"")}
+    assert check(model={"weights": weights})[:2] == (2, "WeightsMissing")
+
+
 def test_store_without_conditional_create(check, monkeypatch):
     monkeypatch.setattr(FileStorage, "create", FileStorage.put)
     assert check()[:2] == (2, "ConditionalCreateUnsupported")
