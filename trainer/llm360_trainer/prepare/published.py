@@ -76,6 +76,20 @@ class ImportSettings:
         form = FORMS[self.form]
         return form if self.row_tokens is None else replace(form, row_tokens=self.row_tokens)
 
+    def check(self) -> None:
+        """Refuse impossible numbers.
+
+        Raises:
+            InputError: names the setting, its value and what is allowed.
+        """
+        for name, value, least in (("--chunks", self.chunks, 1), ("--row-tokens", self.row_tokens, 2)):
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; the least is {least}")
+        if self.chunk_order is not None and self.chunks is not None:
+            raise InputError(
+                "--chunks has no meaning with --chunk-order, which makes each file a chunk; leave one away"
+            )
+
 
 @dataclass
 class _Counts:
@@ -104,25 +118,13 @@ def import_rows(
     Raises:
         InputError: lines are bad, all of which are named, or the folder holds a data set made otherwise.
     """
-    form = settings.line_form
-    chunks = 1 if settings.chunks is None else settings.chunks
-    if chunks < 1 or form.row_tokens < 2:
-        raise InputError(f"--chunks is {chunks}, --row-tokens {form.row_tokens}; least are 1 and 2")
-    if settings.chunk_order is not None and settings.chunks is not None:
-        raise InputError("--chunks has no meaning with --chunk-order, which makes each file a chunk; leave one away")
-    eos_id = None
+    form, eos_id = settings.line_form, None
+    settings.check()
     if settings.tokenizer is not None:
         tokenizer = load_tokenizer(settings.tokenizer)
         eos_id = end_of_document(tokenizer, None)
         form = replace(form, vocab_size=vocabulary_size(tokenizer))
-    files = [file for path in settings.paths for file in find_files(path)]
-    for file in files:
-        if file.kind != "jsonl":
-            raise InputError(
-                f"{file.label} is not .jsonl; rows of the form {settings.form} lie in .jsonl[.gz|.zst] files"
-            )
-    if settings.chunk_order is not None:
-        files = in_chunk_order(settings.chunk_order, files)
+    files = _find_lines(settings)
     recipe = _recipe(settings, files)
     existing = find_existing(output, recipe)
     if existing is not None:
@@ -131,22 +133,9 @@ def import_rows(
     counts = _count(form, files, progress)
     if counts.bad:
         _report_bad(settings, counts, say)
-    rows = sum(counts.rows_of_source.values())
-    chunk_rows = plan_chunk_rows(rows, chunks)
-    if settings.chunk_order is not None:
-        chunk_rows = tuple(counts.rows_of_file.get(file.label, 0) for file in files)
-    if min(chunk_rows) == 0:
-        raise InputError(f"the files hold {rows} rows, too few for {len(chunk_rows)} chunks")
     recipe[SKIPPED_LINES] = counts.bad
     dtype = ids_dtype(form.vocab_size)
-    layout = Layout(
-        available=tuple(counts.rows_of_source.values()),
-        taken=tuple(counts.rows_of_source.values()),
-        chunk_rows=chunk_rows,
-        shard_rows=plan_shard_rows(form.row_tokens * np.dtype(dtype).itemsize),
-        seed=None,
-        prefix=f"rows-{digest_of(recipe).removeprefix(DIGEST_PREFIX)[:12]}",
-    )
+    layout = _layout(settings, files, counts, form.row_tokens * np.dtype(dtype).itemsize, digest_of(recipe))
     table = _write(form, files, dtype, list(counts.rows_of_source), layout, output, progress)
     manifest = DataManifest(
         row_tokens=form.row_tokens,
@@ -172,6 +161,31 @@ def import_rows(
     publish(output, manifest, settings.tokenizer)
     say(f"imported {manifest.rows:,} rows of {manifest.row_tokens} ids, {counts.bad} bad lines left out")
     return manifest
+
+
+def _find_lines(settings: ImportSettings) -> list[InputFile]:
+    """The files in the order in which they are read."""
+    files = [file for path in settings.paths for file in find_files(path)]
+    for file in files:
+        if file.kind != "jsonl":
+            raise InputError(
+                f"{file.label} is not .jsonl; rows of the form {settings.form} lie in .jsonl[.gz|.zst] files"
+            )
+    return files if settings.chunk_order is None else in_chunk_order(settings.chunk_order, files)
+
+
+def _layout(
+    settings: ImportSettings, files: Sequence[InputFile], counts: _Counts, row_bytes: int, digest: str
+) -> Layout:
+    """Rows in the order of the input, in chunks of one file each or of equal numbers."""
+    rows = tuple(counts.rows_of_source.values())
+    chunk_rows = plan_chunk_rows(sum(rows), settings.chunks or 1)
+    if settings.chunk_order is not None:
+        chunk_rows = tuple(counts.rows_of_file.get(file.label, 0) for file in files)
+    if min(chunk_rows) == 0:
+        raise InputError(f"the files hold {sum(rows)} rows, too few for {len(chunk_rows)} chunks")
+    prefix = f"rows-{digest.removeprefix(DIGEST_PREFIX)[:12]}"
+    return Layout(rows, rows, chunk_rows, plan_shard_rows(row_bytes), None, prefix)
 
 
 def _recipe(settings: ImportSettings, files: Sequence[InputFile]) -> dict[str, Any]:

@@ -166,21 +166,22 @@ def prepare_recipe(
         all_texts = (text for documents in texts.values() for text in documents)
         tokenizer = train_tokenizer(all_texts, settings.vocab_size, sentinels=settings.sentinels)
     weights = {name: Fraction(str(share)) for name, share in (settings.mix or recipe.weights).items()}
-    mixed = [source for source in recipe.sources if source in weights]
-    for source in mixed:
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[source])
-        texts_storage.put(f"{source}.jsonl", lines.encode())
+    sources = [
+        SourceSpec(
+            source,
+            f"{texts_storage.uri}/{source}.jsonl",
+            weights[source],
+            storage.options,
+            fim=settings.fim if source in recipe.code else None,
+        )
+        for source in recipe.sources
+        if source in weights
+    ]
+    for source in sources:
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[source.name])
+        texts_storage.put(f"{source.name}.jsonl", lines.encode())
     prepare_settings = PrepareSettings(
-        sources=tuple(
-            SourceSpec(
-                source,
-                f"{texts_storage.uri}/{source}.jsonl",
-                weights[source],
-                storage.options,
-                fim=settings.fim if source in recipe.code else None,
-            )
-            for source in mixed
-        ),
+        sources=tuple(sources),
         tokenizer=tokenizer,
         sequence_length=settings.sequence_length,
         chunks=settings.chunks,
@@ -190,6 +191,6 @@ def prepare_recipe(
         recipe_name=settings.name,
     )
     manifest = prepare(prepare_settings, storage, session=session, say=say, progress=progress)
-    for source in mixed:
-        texts_storage.delete(f"{source}.jsonl")
+    for source in sources:
+        texts_storage.delete(f"{source.name}.jsonl")
     return manifest

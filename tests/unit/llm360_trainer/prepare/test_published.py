@@ -111,7 +111,7 @@ def test_many_bad_lines_are_named_up_to_a_limit(import_here, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"chunks": 0}, "--chunks is 0"), ({"chunks": 9}, "too few for 9"), ({"row_tokens": 1}, "--row-tokens 1")],
+    [({"chunks": 0}, "--chunks is 0"), ({"chunks": 9}, "too few for 9"), ({"row_tokens": 1}, "--row-tokens is 1")],
 )
 def test_impossible_settings_are_refused(import_here, two_files, settings, message):
     with pytest.raises(InputError, match=message):
