@@ -40,6 +40,12 @@ def test_set_wins_over_everything_and_null_takes_away():
     assert source["spec"]["training"] == {"seed": 1}, "the document given stays as it is"
 
 
+def test_a_presets_name_is_the_runs_without_its_dots():
+    run = load_run("pythia-1.4b", store="file:///release")
+    assert (run.name, run.spec.preset) == ("pythia-1-4b", "pythia-1.4b")
+    assert resolve(run.document()) == run
+
+
 def test_preset_may_be_set():
     assert resolve(document(preset="amber-7b"), ["preset=amber-tiny"]).spec.model.hidden_size == 128
 
