@@ -38,7 +38,7 @@ FAULTS: dict[str, tuple[str, Callable[[argparse.Namespace], AbstractContextManag
     "slow-link": ("node NAME's cable slow (--rate)", lambda args: faults.slow_link(_node(args), args.rate)),
     "api-server": ("the API server down", lambda _: faults.api_server_down()),
     "cut-s3": ("nothing reaches S3", lambda _: faults.s3_cut()),
-    "full-disk": ("disk NAME (node0, node1, s3) full", lambda args: faults.full_disk(_named(args))),
+    "full-disk": ("disk NAME (node0, node1, s3) full", lambda args: faults.full_disk(_disk(args))),
 }
 
 
@@ -59,6 +59,19 @@ def _node(args: argparse.Namespace) -> layout.Node:
         return layout.node(name)
     except KeyError:
         raise TestbedError(f"there is no node {name!r}; there are {', '.join(each.name for each in NODES)}") from None
+
+
+def _disk(args: argparse.Namespace) -> str:
+    name, known = _named(args), [*(each.name for each in NODES), "s3"]
+    if name not in known:
+        raise TestbedError(f"there is no disk {name!r}; there are {', '.join(known)}")
+    return name
+
+
+def _require_up() -> None:
+    found = cluster.owner()
+    if not (found and found.ready):
+        raise TestbedError("no testbed is up; `python -m testbed up` (or make cluster) starts it")
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -122,6 +135,7 @@ def logs(args: argparse.Namespace) -> None:
 
 def print_kubeconfig(args: argparse.Namespace) -> None:
     """Print what a shell evaluates to use kubectl and helm."""
+    _require_up()
     programs = [str(build.kubectl().parent), str(build.program("helm", "helm").parent)]
     print(f"export KUBECONFIG={kubeconfig('admin')}")
     print(f'export PATH="{os.pathsep.join(programs)}:$PATH"')
@@ -129,12 +143,16 @@ def print_kubeconfig(args: argparse.Namespace) -> None:
 
 def load(args: argparse.Namespace) -> None:
     """Build and push an image of the project."""
+    images.dockerfile(args.image, args.file)
+    _require_up()
     print(images.load(args.image, say, file=args.file, context=args.context, arguments=dict(args.build_arg)))
 
 
 def fault(args: argparse.Namespace) -> None:
     """Make a fault, wait, undo it."""
-    with FAULTS[args.fault][1](args):
+    chosen = FAULTS[args.fault][1](args)
+    _require_up()
+    with chosen:
         say(f"{args.fault} {args.name or ''}: now, for {args.seconds} s (ctrl-C ends it sooner)")
         threading.Event().wait(args.seconds)
     say("undone")
@@ -142,6 +160,7 @@ def fault(args: argparse.Namespace) -> None:
 
 def add_kwok(args: argparse.Namespace) -> None:
     """Add or remove nodes that only exist in the API."""
+    _require_up()
     kwok.scale(args.count)
     say(f"{args.count} nodes with label {kwok.LABEL}; their pods run in name only")
 

@@ -5,6 +5,7 @@ A build that was interrupted continues: Go keeps each compiled package, and only
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -169,16 +170,23 @@ def is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def build_all(say: Say, names: Sequence[str] = ()) -> float:
+def build_all(say: Say) -> float:
     """Build what the cache lacks, two at a time where memory allows; gives the seconds it took.
 
     Raises:
         TestbedError: a build failed; what was built stays.
     """
-    missing = [each for each in COMPONENTS if not each.is_built() and (not names or each.name in names)]
+    began = time.monotonic()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another build's programs are ours too: wait for them
+        return _build_missing(say, began)
+
+
+def _build_missing(say: Say, began: float) -> float:
+    missing = [each for each in COMPONENTS if not each.is_built()]
     if not missing:
         return 0.0
-    began = time.monotonic()
     at_once = 2 if _free_memory() >= 2 * MEMORY_PER_BUILD else 1
     say(f"building {', '.join(each.name for each in missing)} with {go()}, {at_once} at a time")
     progress = _Progress(say)

@@ -120,7 +120,7 @@ def full_disk(name: str) -> Iterator[None]:
     """The disk of a node's pods (node0, node1) or of the S3 server (s3) is filled to the last byte."""
     folder = node.disk(name)
     if not folder.is_mount():
-        raise TestbedError(f"there is no disk {name!r}; there are {', '.join([each.name for each in NODES])} and s3")
+        raise TestbedError(f"there is no disk {name!r} at {folder}; `python -m testbed fault --help` names them")
     filler = folder / "filler"
     try:
         _fill(filler)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from testbed import addons, cluster, images, kubectl, layout, needs
+from testbed import addons, build, cluster, images, kubectl, layout, needs
 from testbed.errors import TestbedError
 from testbed.process import wait_until
 
 Object = dict[str, Any]
+FIRST_SECONDS = 2700
+"""Longest time of one test, what it waits for included: programs and images that are made once."""
 
 
 def say(line: str) -> None:
@@ -20,11 +27,42 @@ def say(line: str) -> None:
     print(f"testbed: {line}", flush=True)
 
 
+def _needs_machine(item: pytest.Item) -> bool:
+    return "machine" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test of the testbed time to wait for what is built once."""
+    for item in filter(_needs_machine, items):
+        item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build behind the tests that come first: most of them leave a processor idle, and building takes long."""
+    is_wanted = any(map(_needs_machine, session.items)) and not session.config.option.collectonly
+    if not is_wanted or needs.is_warm() or needs.missing():
+        return
+    with (layout.CACHE / "build.log").open("wb") as log:
+        command = ["nice", "-n", "15", sys.executable, "-m", "testbed", "build"]
+        building = subprocess.Popen(
+            command, cwd=layout.PACKAGE.parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(building.pid, signal.SIGTERM)
+        building.wait()
+
+    session.config.add_cleanup(end)
+
+
 @pytest.fixture(scope="session")
 def machine() -> None:
-    """A machine that can run the testbed; elsewhere the test is skipped with the reason."""
+    """A machine that can run the testbed, with all programs built; elsewhere the test is skipped with the reason."""
     if reason := needs.missing():
         pytest.skip(reason)
+    needs.install(say)
+    build.build_all(say)
 
 
 @pytest.fixture(scope="session")

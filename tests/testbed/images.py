@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import tempfile
@@ -130,24 +131,25 @@ def make_base(say: Say) -> None:
     shutil.rmtree(root)
 
 
-def build_image(dockerfile: Path, context: Path, say: Say, arguments: Mapping[str, str]) -> str:
+def build_image(file: Path, context: Path, say: Say, arguments: Mapping[str, str]) -> str:
     """Build a Dockerfile on the stand-in base and give the image's id.
 
     Its layers are kept, so that only what changed is made anew.
     """
-    if not dockerfile.is_file():
-        raise TestbedError(f"there is no {dockerfile}; images/NAME/Dockerfile describes an image, or name one: --file")
+    # A build that was killed leaves its containers behind; with the lock held there is no other build to hurt.
+    buildah("rm", "--all")
     make_base(say)
     command: list[object] = ["build", "--layers", "--pull-never", "--network", "host"]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
     if AUTHORITIES.exists():
-        # This machine may know authorities that Debian does not: mounted aside, they are no part of the image.
+        # This machine may know authorities that Debian does not. Mounted aside they are no part of the image, and
+        # a Dockerfile that downloads declares the variables that name them as ARGs.
         command += ["--volume", f"{AUTHORITIES.parent}:/run/authorities:ro"]
-        for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"):
-            command += ["--env", f"{name}=/run/authorities/{AUTHORITIES.name}", "--unsetenv", name]
+        for name in ("SSL_CERT_FILE", "PIP_CERT"):
+            command += ["--build-arg", f"{name}=/run/authorities/{AUTHORITIES.name}"]
     with tempfile.NamedTemporaryFile(dir=STATE) as said:
-        buildah(*command, "--iidfile", said.name, "--file", dockerfile, context)
+        buildah(*command, "--iidfile", said.name, "--file", file, context)
         return Path(said.name).read_text().strip().removeprefix("sha256:")
 
 
@@ -171,8 +173,26 @@ def load(
     Raises:
         TestbedError: there is no Dockerfile, or a step of it failed.
     """
+    with (CACHE / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _load(name, say, dockerfile(name, file), context, arguments or {})
+
+
+def dockerfile(name: str, file: Path | None = None) -> Path:
+    """Where an image of the project is described.
+
+    Raises:
+        TestbedError: nowhere.
+    """
+    found = file or CHECKOUT / "images" / name / "Dockerfile"
+    if not found.is_file():
+        raise TestbedError(f"there is no {found}; images/NAME/Dockerfile describes an image, or name one: --file")
+    return found
+
+
+def _load(name: str, say: Say, file: Path, context: Path, arguments: Mapping[str, str]) -> str:
     began = time.monotonic()
-    identity = build_image(file or CHECKOUT / "images" / name / "Dockerfile", context, say, arguments or {})
+    identity = build_image(file, context, say, arguments)
     image = f"{REGISTRY}/llm360/{name}:{identity[:12]}"
     built = time.monotonic()
     if not is_pushed(image):

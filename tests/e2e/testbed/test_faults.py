@@ -76,7 +76,7 @@ def test_a_full_disk_takes_no_byte_more(testbed):
         file.write_bytes(b"x" * (1 << 20))
     finally:
         file.unlink(missing_ok=True)
-    with pytest.raises(TestbedError, match="there are node0, node1 and s3"), faults.full_disk("s4"):
+    with pytest.raises(TestbedError, match="there is no disk 's4'"), faults.full_disk("s4"):
         pass
 
 
