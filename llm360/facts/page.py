@@ -23,6 +23,28 @@ The presets whose names end in `-tiny` are small runs on text that every Python 
 models.
 """
 
+_DISAGREEMENTS = """
+## Where sources disagree
+
+| preset | one source says | the training code did, and the preset does |
+|---|---|---|
+| `pythia-*` | the yml: a cosine that ends at `min_lr` | a cosine to 0 over 143,000 steps after the \
+warm-up, stopped at `min_lr`: GPT-NeoX until its pull request 1008, which names Pythia |
+| `pythia-*` | the published `config.json`: the exact GELU | the approximation by tanh of the \
+fused kernel (`bias-gelu-fusion`) |
+| `pythia-1b` | README: learning rate 3.0e-4 | the yml's 2.5e-4 |
+| `pythia-6.9b`, `-12b` | the other sizes' yml: small_init, wang_init | normal 0.02 and scaled normal, the defaults |
+| `crystalcoder-7b` | an early card: stage 3 with 100 + 10 billion tokens and 176 steps of warm-up | 27,728 steps of \
+2,112 sequences, 119.93 billion tokens, warm-up 276 |
+| `crystalcoder-7b` | “143 checkpoints” | 54 + 143 + 28; 143 are stage 2's |
+| `crystalcoder-7b` | a comment in params.yaml: 6,583,754,752 parameters | 6,575,278,720, as its weights have |
+| `k2-65b` | chunks 0 to 359 | the order of main.py: three stretches first, 160 and 186 last |
+| `k2-65b` | rows of 2,048 tokens | 2,047 predictions in each, which is what `tokens` counts |
+| `amber-7b` | “1.3T tokens” | 1,258,448,486,400 |
+
+One deviation is known: all Pythia models but `1b` were trained in fp16 with a loss scale, which is not offered here; the
+presets say bf16."""
+
 
 def presets_page() -> str:
     """The page in Markdown."""
@@ -37,6 +59,7 @@ def presets_page() -> str:
         "\n## Against the published numbers\n",
         "“=” means that the preset gives exactly this number.\n",
         *_against_published(published),
+        _DISAGREEMENTS,
     ]
     return "\n".join(parts) + "\n"
 
