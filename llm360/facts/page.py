@@ -42,8 +42,8 @@ fused kernel (`bias-gelu-fusion`) |
 | `k2-65b` | rows of 2,048 tokens | 2,047 predictions in each, which is what `tokens` counts |
 | `amber-7b` | “1.3T tokens” | 1,258,448,486,400 |
 
-One deviation is known: all Pythia models but `1b` were trained in fp16 with a loss scale, which is not offered here; the
-presets say bf16."""
+One deviation is known: all Pythia models but `1b` were trained in fp16 with a loss scale, which is not offered here;
+the presets say bf16."""
 
 
 def presets_page() -> str:
