@@ -29,6 +29,12 @@ CONDITIONS: dict[Phase, tuple[str, str, str, str]] = {
     "Failed": ("False", "False", "False", "False"),
 }
 
+_QUIET = {
+    ("Suspended", "False"): ("NotSuspended", "the run is not suspended"),
+    ("Succeeded", "Unknown"): ("NotFinished", "the run is not over"),
+}
+"""Conditions that have nothing to add to what the others say."""
+
 FINAL: tuple[Phase, ...] = ("Succeeded", "Failed")
 
 
@@ -65,12 +71,13 @@ class Verdict:
         for kind, usual in zip(CONDITION_TYPES, CONDITIONS[self.phase], strict=True):
             status = self._excepted(kind, usual)
             since = old[kind]["lastTransitionTime"] if old.get(kind, {}).get("status") == status else write_time(now)
+            reason, message = _QUIET.get((kind, status), (self.reason, self.message))
             conditions.append(
                 {
                     "type": kind,
                     "status": status,
-                    "reason": self.reason[:128],
-                    "message": self.message[:MAX_MESSAGE],
+                    "reason": reason[:128],
+                    "message": message[:MAX_MESSAGE],
                     "lastTransitionTime": since,
                     "observedGeneration": generation,
                 }
