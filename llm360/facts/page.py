@@ -42,8 +42,14 @@ fused kernel (`bias-gelu-fusion`) |
 | `k2-65b` | rows of 2,048 tokens | 2,047 predictions in each, which is what `tokens` counts |
 | `amber-7b` | “1.3T tokens” | 1,258,448,486,400 |
 
-One deviation is known: all Pythia models but `1b` were trained in fp16 with a loss scale, which is not offered here;
-the presets say bf16."""
+## What is known to differ
+
+- All Pythia models but `1b` were trained in fp16 with a loss scale, which is not offered here; the presets say bf16.
+- Amber drew an order of a chunk's rows when it began the chunk, from a seed set anew at every start; when it was
+  started is not published. Here rows are read in the order in which they were prepared.
+- CrystalCoder divided a batch's loss by all its positions, those masked out by fill-in-the-middle among them; here it
+  is divided by those that count.
+- Tensor and pipeline parallelism, CS-2 machines and ZeRO are replaced by FSDP2, which changes the order of sums."""
 
 
 def presets_page() -> str:
