@@ -60,6 +60,7 @@ class World:
     is_kuberay_missing: bool = False
     has_queue: bool = False
     clusters_made: int = 0
+    jobs_failed: int = 0
     decisions: list = field(default_factory=list)
 
     def seen(self):
@@ -96,6 +97,8 @@ class World:
         kind, metadata = manifest["kind"], manifest["metadata"]
         assert metadata["ownerReferences"][0]["uid"] == "u-1"
         annotations = metadata.get("annotations", {})
+        if CONFIG_ANNOTATION in annotations:
+            assert annotations[CONFIG_ANNOTATION] in self.configs, "pods of a configuration that is not stored"
         if kind == "ConfigMap":
             assert metadata["name"] not in self.configs
             self.configs[metadata["name"]] = manifest["data"]["run.json"].encode()
@@ -116,6 +119,7 @@ class World:
             assert not any(job.state == "Active" for job in self.jobs.values()), "a second driver"
             assert self.cluster is not None
             assert self.cluster.is_head_ready
+            assert not self.cluster.is_deleting, "a job for a cluster that is going"
             self.jobs[number] = Job(number, "Active")
 
     def delete(self, action):
@@ -125,6 +129,7 @@ class World:
             self.preflight = replace(self.preflight, is_deleting=True)
         elif action.kind == "RayCluster":
             assert self.cluster is not None
+            assert not self.live, "a cluster goes while its driver was not asked to stop"
             self.cluster = replace(self.cluster, is_deleting=True)
         else:
             number = int(action.name.rpartition("-")[2])
@@ -188,6 +193,7 @@ class World:
     def end_job(self, exit_code=0, reason="WorkerDied", message="a worker died"):
         for number in self.live:
             state = "Failed" if exit_code else "Succeeded"
+            self.jobs_failed += state == "Failed"
             self.jobs[number] = Job(number, state, exit_code, reason, message, self.now)
             self.driver = None
 

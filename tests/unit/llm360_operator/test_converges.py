@@ -57,6 +57,7 @@ def check_status(world):
     assert conditions["Ready"] != "True" or phase in ("Preparing", "Training", "Succeeded")
     assert reason
     assert all(condition["message"] for condition in status["conditions"])
+    assert status.get("failures", 0) <= world.jobs_failed, "a job's end was counted twice"
     if phase == "Suspended" and reason == "SuspendAsked":
         assert world.cluster is None
     if phase == "Training":
