@@ -24,6 +24,8 @@ BASE = "debian:bookworm-slim"
 SUITE = "bookworm"
 S3 = "seaweedfs"
 NOBODY = "65532:65532"
+SCRATCH = STATE / "scratch"
+"""Where buildah packs layers: gigabytes that a killed build would leave in the machine's own folder for such."""
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 BINARIES = {
     "pause": ("pause", "pause"),
@@ -82,14 +84,15 @@ def is_pushed(image: str) -> bool:
         return False
 
 
-def buildah(*arguments: object, env: Mapping[str, str] | None = None) -> str:
+def buildah(*arguments: object) -> str:
     """Run buildah on the testbed's own storage."""
     storage = ["--root", CACHE / "buildah", "--runroot", STATE / "buildah", "--storage-driver", "overlay"]
-    return run(["buildah", *storage, *arguments], env={"BUILDAH_ISOLATION": "chroot", **(env or {})})
+    return run(["buildah", *storage, *arguments], env={"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(SCRATCH)})
 
 
 def push_system_images(say: Say) -> None:
     """Make and push those of the cluster's own images that the registry lacks."""
+    SCRATCH.mkdir(exist_ok=True)
     for name, (binary, called) in BINARIES.items():
         _push_binary(name, called, build.program(name, binary), say)
     _push_binary(S3, "weed", build.weed(), say)
@@ -137,6 +140,8 @@ def build_image(file: Path, context: Path, say: Say, arguments: Mapping[str, str
     Its layers are kept, so that only what changed is made anew.
     """
     # A build that was killed leaves its containers behind; with the lock held there is no other build to hurt.
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir()
     buildah("rm", "--all")
     make_base(say)
     command: list[object] = ["build", "--layers", "--pull-never", "--network", "host"]
