@@ -392,7 +392,9 @@ ADVICE = {
 
 
 def _phase_or(case: Case, phase: Phase) -> Phase:
-    """The phase in which a run that has begun stays, or the given one."""
+    """The phase in which a run that has begun stays, or the given one; without a cluster nothing trains."""
+    if case.phase in ("Preparing", "Training") and case.seen.cluster is None:
+        return "Recovering"
     return case.phase if case.has_begun else phase
 
 

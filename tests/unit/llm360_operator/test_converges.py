@@ -14,7 +14,6 @@ from llm360_operator.seen import Trouble
 from llm360_operator.verdict import CONDITIONS
 
 EVENTS = {
-    "round": lambda world: world.step(),
     "status lost": lambda world: world.step(is_status_lost=True),
     "deletions finish": lambda world: world.finish_deletions(),
     "time": lambda world: world.pass_time(10),
@@ -83,24 +82,35 @@ def bring_to_an_end(world):
         world.end_job(0) if world.driver else world.train()
 
 
-@settings(deadline=None, max_examples=150)
-@given(has_queue=st.booleans(), names=st.lists(st.sampled_from(sorted(EVENTS)), max_size=60))
-def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, has_queue, names):
+# What happens, and whether the operator has a round before the next thing does.
+STORIES = st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.booleans()), max_size=30)
+
+
+@settings(deadline=None, max_examples=100)
+@given(has_queue=st.booleans(), is_training=st.booleans(), story=STORIES)
+def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, has_queue, is_training, story):
     world = worlds(has_queue=has_queue)
-    for name in names:
+    if is_training:
+        world.settle()
+        world.train()
+    for name, is_round in story:
         EVENTS[name](world)
-        if name == "round":
+        if is_round:
+            world.step()
             check_status(world)
     bring_to_an_end(world)
     assert (world.cluster, world.preflight, world.live) == (None, None, [])
 
 
 @settings(deadline=None, max_examples=60)
-@given(names=st.lists(st.sampled_from(sorted(EVENTS)), max_size=40))
-def test_a_world_in_which_nothing_happens_is_left_alone(worlds, names):
+@given(story=STORIES)
+def test_a_world_in_which_nothing_happens_is_left_alone(worlds, story):
     world = worlds()
-    for name in names:
+    world.settle()
+    for name, is_round in story:
         EVENTS[name](world)
+        if is_round:
+            world.step()
     world.finish_deletions()
     for _ in range(8):
         world.step()
@@ -110,5 +120,5 @@ def test_a_world_in_which_nothing_happens_is_left_alone(worlds, names):
         decision = world.step()
         world.finish_deletions()
         assert decision.actions == (), f"acts again and again: {world.said}"
-        assert decision.wait is None or decision.wait >= 2, f"a hot loop: {world.said}"
+        assert decision.wait is None or decision.wait >= 1, f"a hot loop: {world.said}"
         assert world.status == before
