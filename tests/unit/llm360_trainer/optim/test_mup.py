@@ -93,7 +93,7 @@ def test_without_mup_they_move_more_the_wider():
     assert found[256][1] / found[32][1] > 2
 
 
-@pytest.mark.parametrize("preset", ["crystalcoder-7b", "crystal-tiny"])
+@pytest.mark.parametrize("preset", [pytest.param("crystalcoder-7b", marks=pytest.mark.slow), "crystal-tiny"])
 def test_first_loss_is_the_one_that_follows_from_the_multipliers(preset):
     """The head is the embedding, and the stream is little more than the embedding of the present token.
 
