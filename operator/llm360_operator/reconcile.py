@@ -346,7 +346,7 @@ def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:
         cluster, config = case.seen.cluster, case.plan.config
         assert cluster is not None
         assert config is not None
-        phase: Phase = "Recovering" if "attempt" in status else "Starting"
+        phase: Phase = "Recovering" if status.get("attempt") else "Starting"
         lost = f"{cluster.ready_workers} of {config.spec.cluster.workers.replicas} workers are ready"
         if not cluster.is_head_ready:
             lost = "the head is not ready"
@@ -356,7 +356,7 @@ def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:
         return _held_up(verdict, case.seen.troubles)
     if case.seen.driver is not None:
         return Verdict("Training", "Training", where)
-    if "attempt" not in status:
+    if not status.get("attempt"):  # none was claimed yet
         prepares = (status.get("preflight") or {}).get("prepares")
         if prepares:
             return Verdict(
