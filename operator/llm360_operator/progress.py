@@ -12,6 +12,9 @@ _SAME = (
     "attempt", "step", "totalSteps", "tokens", "loss", "tokensPerSecond", "mfu", "startTime", "ledgerHead",
 )  # fmt: skip
 
+_DIGITS = {"loss": 4, "tokensPerSecond": 1, "mfu": 4}
+"""Decimals that a person reads; the exact numbers are in the release."""
+
 
 def driver_progress(driver: Mapping[str, Any] | None, config_digest: str, now: datetime) -> dict[str, Any]:
     """The fields that the driver knows; nothing where it does not answer, or is the driver of another run.
@@ -24,6 +27,7 @@ def driver_progress(driver: Mapping[str, Any] | None, config_digest: str, now: d
     if driver is None or driver.get("configDigest") not in (None, config_digest):
         return {}
     found = {name: driver[name] for name in _SAME if driver.get(name) is not None}
+    found |= {name: round(found[name], digits) for name, digits in _DIGITS.items() if name in found}
     checkpoints = driver.get("checkpoints")
     if checkpoints is not None:
         found["checkpoints"] = len(checkpoints)
