@@ -22,7 +22,7 @@ _COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp", "Since the run was applied.", 0),
     ("Attempt", "integer", ".status.attempt", "Newest attempt in the ledger.", 1),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is, or is not, ready.", 1),
-    ("Completion", "date", ".status.estimatedCompletion", "When it will be complete.", 1),
+    ("Completion", "string", ".status.estimatedCompletion", "When it will be complete.", 1),
 )
 
 
