@@ -139,11 +139,11 @@ class Testbed:
 def wait_or_describe(
     check: Callable[[], bool], what: str, seconds: float, kind: str, name: str, namespace: str
 ) -> None:
-    """Wait; an object that does not get there in time is described in the error."""
+    """Wait; what does not get there in time (an object, or all of a kind where `name` is empty) is described."""
     try:
         wait_until(check, what, seconds)
     except TestbedError as error:
-        described = kubectl.kubectl("describe", kind, name, f"--namespace={namespace}")
+        described = kubectl.kubectl("describe", kind, *filter(None, [name]), f"--namespace={namespace}")
         raise TestbedError(f"{error}\n{described[-3000:]}") from None
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from testbed import kubectl
-from testbed.fixtures import Testbed
+from testbed.fixtures import Testbed, wait_or_describe
 from testbed.layout import GPU
 from testbed.process import wait_until
 
 TRAIN = Path(__file__).parent / "train.py"
 TOLERATIONS = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
-READY_SECONDS, DONE_SECONDS = 400, 300
+READY_SECONDS, DONE_SECONDS = 900, 300
 PORTS = {"gcs-server": 6379, "client": 10001, "dashboard": 8265, "metrics": 8080}
 
 
@@ -111,7 +111,7 @@ def test_a_queued_cluster_trains_on_two_workers(testbed: Testbed, namespace, que
     def state() -> str:
         return (kubectl.get("rayjob", "train", namespace) or {}).get("status", {}).get("jobStatus", "")
 
-    wait_until(is_ready, "a ready RayCluster", READY_SECONDS)
+    wait_or_describe(is_ready, "a ready RayCluster", READY_SECONDS, "raycluster,pods", "", namespace)
     ready = time.monotonic()
     spread = {pod["spec"]["nodeName"] for pod in kubectl.find("pods", namespace, "ray.io/node-type=worker")}
     assert spread == {"node0", "node1"}, "eight GPUs each: one worker a node, and Kueue's flavor tolerates the taint"
