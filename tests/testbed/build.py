@@ -85,6 +85,18 @@ KUBERNETES = Component(
         for name in ("gitVersion={version}", "gitMajor={major}", "gitMinor={minor}")
     ),
 )
+
+
+def _helm_links(kubernetes: str) -> tuple[str, ...]:
+    """Without these Helm takes every cluster that it cannot ask for one of version 1.20."""
+    major, minor = kubernetes.removeprefix("v").split(".")[:2]
+    packages = ("chartutil", "lint/rules")
+    versions = [
+        f"helm.sh/helm/v3/pkg/{p}.k8sVersion{k}={v}" for p in packages for k, v in (("Major", major), ("Minor", minor))
+    ]
+    return ("helm.sh/helm/v3/internal/version.version={version}", *versions)
+
+
 COMPONENTS = (
     KUBERNETES,
     Component("kueue", "sigs.k8s.io/kueue", ("kueue",)),
@@ -97,7 +109,7 @@ COMPONENTS = (
         "remove_all_sd,enable_kubernetes_sd",  # the other finders of targets bring every cloud's library
     ),
     Component("coredns", "github.com/coredns/coredns", ("coredns",)),
-    Component("helm", "helm.sh/helm/v3", ("helm",)),
+    Component("helm", "helm.sh/helm/v3", ("helm",), _helm_links(KUBERNETES.version)),
     Component("kwok", "sigs.k8s.io/kwok", ("kwok",)),
     Component("alertmanager", "github.com/prometheus/alertmanager", ("alertmanager",)),
     Component("etcd", "go.etcd.io/etcd/server/v3", ("server",)),

@@ -172,6 +172,19 @@ def _down() -> None:
     shutil.rmtree(STATE, ignore_errors=True)
 
 
+def clean(say: Say) -> None:
+    """Remove the cache.
+
+    Raises:
+        TestbedError: a testbed that uses it is up.
+    """
+    with _locked():
+        if left := leftovers():
+            raise TestbedError(f"a testbed is up ({len(left)} things of it are here); `python -m testbed down` first")
+        shutil.rmtree(CACHE, ignore_errors=True)
+        say(f"removed {CACHE}")
+
+
 def mounts() -> list[str]:
     """Mount points inside the testbed's folders, in the order they were made."""
     return mounts_below(STATE, CACHE / "buildah", *(each.images for each in NODES))
