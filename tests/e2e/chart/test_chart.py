@@ -1,25 +1,21 @@
 """The chart as Helm renders it: closed values, what it must hold, and the manifests that are rendered from it."""
 
 import itertools
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from testbed import build
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "llm360"
 
 
 @pytest.fixture(scope="session")
-def helm():
-    """Runs Helm: the testbed's, else the one on PATH."""
-    testbed = pytest.importorskip("testbed.build", reason="the testbed is not there")
-    built = testbed.program("helm", "helm")
-    program = str(built) if built.is_file() else shutil.which("helm")
-    if program is None:
-        pytest.skip("there is no helm: install it, or build the testbed's")
+def helm(machine):
+    """Runs the testbed's Helm."""
+    program = build.program("helm", "helm")
 
     def run(*arguments):
         return subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
