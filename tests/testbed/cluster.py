@@ -187,7 +187,7 @@ def clean(say: Say) -> None:
 
 def mounts() -> list[str]:
     """Mount points inside the testbed's folders, in the order they were made."""
-    return mounts_below(STATE, CACHE / "buildah", *(each.images for each in NODES))
+    return mounts_below(STATE, CACHE)
 
 
 def loops() -> list[str]:

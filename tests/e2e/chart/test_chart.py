@@ -121,8 +121,8 @@ def test_images_go_by_digest_where_one_is_given(render):
     objects = render(f"image.digest={digest}", "trainerImage.tag=v2")
     (container,) = pod_of(objects)["spec"]["containers"]
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
-    assert container["image"] == environment["LLM360_OPERATOR_IMAGE"] == f"ghcr.io/llm360/operator@{digest}"
-    assert environment["LLM360_TRAINER_IMAGE"] == "ghcr.io/llm360/trainer:v2"
+    assert container["image"] == environment["LLM360_OPERATOR_IMAGE"] == f"llm360/operator@{digest}"
+    assert environment["LLM360_TRAINER_IMAGE"] == "llm360/trainer:v2"
 
 
 def test_two_releases_share_nothing_but_the_definition(render):
