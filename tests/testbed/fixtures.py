@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,27 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test of the testbed time to wait for what is built once."""
     for item in filter(_needs_machine, items):
         item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build behind the tests that come first: most of them leave a processor idle, and building takes long."""
-    is_wanted = any(map(_needs_machine, session.items)) and not session.config.option.collectonly
-    if not is_wanted or needs.is_warm() or needs.missing():
-        return
-    with (layout.CACHE / "build.log").open("wb") as log:
-        # Kernels share out processors among sessions first: among them a session's own niceness counts for nothing.
-        polite = '{ echo 15 > /proc/self/autogroup; } 2>/dev/null; exec nice -n 15 "$0" -m testbed build'
-        command = ["sh", "-c", polite, sys.executable]
-        building = subprocess.Popen(
-            command, cwd=layout.PACKAGE.parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-
-    def end() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(building.pid, signal.SIGTERM)
-        building.wait()
-
-    session.config.add_cleanup(end)
 
 
 @pytest.fixture(scope="session")
