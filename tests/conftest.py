@@ -1,5 +1,11 @@
 """The testbed's fixtures, for every test that stands on a real cluster."""
 
-from testbed.fixtures import machine, namespace, pytest_collection_modifyitems, testbed
+from testbed.fixtures import (
+    machine,
+    namespace,
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+    testbed,
+)
 
-__all__ = ["machine", "namespace", "pytest_collection_modifyitems", "testbed"]
+__all__ = ["machine", "namespace", "pytest_collection_finish", "pytest_collection_modifyitems", "testbed"]

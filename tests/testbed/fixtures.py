@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +19,9 @@ from testbed.errors import TestbedError
 from testbed.process import wait_until
 
 Object = dict[str, Any]
+BEGAN = time.monotonic()
+TOTAL, WARM_BY, COLD_BY = 85 * 60.0, 62 * 60.0, 45 * 60.0
+"""Seconds that a whole run of the tests may take, and until when the cluster's may begin: built, or still to build."""
 FIRST_SECONDS = 2700
 """Longest time of one test, what it waits for included: programs and images that are made once."""
 
@@ -32,11 +41,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build behind the tests that come first: most of them leave a processor idle, and building takes long."""
+    is_wanted = any(map(_needs_machine, session.items)) and not session.config.option.collectonly
+    if not is_wanted or needs.is_warm() or needs.missing():
+        return
+    # The kernel shares out processors among sessions first: there a process's own niceness counts for nothing.
+    polite = '{ echo 19 > /proc/self/autogroup; } 2>/dev/null; exec nice -n 19 "$0" -m testbed build'
+    with (layout.CACHE / "build.log").open("wb") as log:
+        building = subprocess.Popen(
+            ["sh", "-c", polite, sys.executable],
+            cwd=layout.PACKAGE.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(building.pid, signal.SIGTERM)
+        building.wait()
+
+    session.config.add_cleanup(end)
+
+
 @pytest.fixture(scope="session")
 def machine() -> None:
     """A machine that can run the testbed, with all programs built; elsewhere the test is skipped with the reason."""
     if reason := needs.missing():
         pytest.skip(reason)
+    gone, limit = time.monotonic() - BEGAN, WARM_BY if needs.is_warm() else COLD_BY
+    if gone > limit:
+        alone = "run them alone: pytest tests/integration/testbed tests/e2e"
+        pytest.skip(f"{gone / 60:.0f} minutes are gone, a cluster's tests would make it {TOTAL / 60:.0f}; {alone}")
     needs.install(say)
     build.build_all(say)
 
