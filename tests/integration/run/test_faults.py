@@ -103,7 +103,10 @@ def test_on_s3_with_the_store_away_for_a_while(
 
 
 # A model whose steps take long enough that a second driver can start while the first trains.
-SLOW = ("model.hiddenSize=384", "model.intermediateSize=1024", "model.numLayers=8", "training.batchSize=1")
+SLOW = (
+    "model.hiddenSize=384", "model.intermediateSize=1024", "model.numLayers=8",
+    "training.batchSize=2", "parallelism.microBatch=1",
+)  # fmt: skip
 """Several hundred steps: the older run must still be at it when the newer, on a busy machine, has started."""
 
 
