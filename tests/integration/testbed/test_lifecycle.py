@@ -92,6 +92,7 @@ def test_it_survives_being_killed_refuses_a_second_and_leaves_nothing(no_testbed
     )
     killed.send_signal(signal.SIGKILL)
     killed.wait()
+    killed.stdout.close()
     assert cluster.leftovers()
 
     code, printed = said("up")
