@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from testbed import addons, build, cluster, faults, images, kwok, layout, needs
-from testbed.control_plane import kubeconfig
+from testbed.control_plane import is_api_ready, kubeconfig
 from testbed.errors import TestbedError
 from testbed.layout import LOGS, NODES, REGISTRY
 from testbed.process import members
@@ -105,10 +105,10 @@ def clean(args: argparse.Namespace) -> None:
 def status(args: argparse.Namespace) -> None:
     """Print what runs."""
     found = cluster.owner()
-    parts = addons.are_ready() if found and found.ready else {}
+    parts = addons.are_ready() if found and found.ready and is_api_ready() else {}
     facts = {
         "owner": str(found) if found else None,
-        "ready": bool(found and found.ready and cluster.is_whole()),
+        "ready": bool(parts) and all(parts.values()) and cluster.are_nodes_ready(),
         "processes": len(members(layout.GROUP)),
         "parts": parts,
         "kubeconfig": str(layout.KUBECONFIG) if found else None,

@@ -19,6 +19,8 @@ from testbed.process import kill, run, wait_until
 
 BACK_SECONDS = 120.0
 BLOCK_BYTES = 4096
+OPERATOR = "app.kubernetes.io/name=llm360-operator"
+"""Labels of the operator's pods, as the chart gives them."""
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def kuberay() -> Iterator[None]:
 @contextmanager
 def operator() -> Iterator[None]:
     """The llm360 operator is killed by force."""
-    with pods("app.kubernetes.io/name=llm360,app.kubernetes.io/component=operator"):
+    with pods(OPERATOR):
         yield
 
 

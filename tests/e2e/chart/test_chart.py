@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from testbed import build
+from testbed import build, faults
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "llm360"
@@ -98,6 +98,7 @@ def test_every_selector_finds_the_operator_and_not_the_test_pod(render):
         objects["Service", "llm360-metrics"]["spec"]["selector"],
         objects["PodDisruptionBudget", "llm360"]["spec"]["selector"]["matchLabels"],
         objects["NetworkPolicy", "llm360"]["spec"]["podSelector"]["matchLabels"],
+        dict([faults.OPERATOR.split("=")]),
     ]
     for selector in selectors:
         assert selector.items() <= operator.items()
