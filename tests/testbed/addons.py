@@ -6,6 +6,7 @@ import json
 import os
 import string
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from testbed import build, images, layout
 from testbed.kubectl import Object, apply_text, find, is_ready_deployment, kubectl, wait_for_deployment
@@ -16,22 +17,23 @@ from testbed.process import run, wait_until
 MANIFESTS = PACKAGE / "manifests"
 READY_SECONDS = 120.0
 CONTAINER = "/spec/template/spec/containers/0"
-DEPLOYMENTS = {
-    "coredns": ("coredns", "kube-system"),
-    "kuberay": ("kuberay-operator", "kuberay-system"),
-    "kueue": ("kueue-controller-manager", "kueue-system"),
-    "s3": ("s3", "llm360-testbed"),
-    "prometheus": ("prometheus", "llm360-testbed"),
+
+
+class Part(NamedTuple):
+    """A part's Deployment, its namespace, and the labels of its pods."""
+
+    deployment: str
+    namespace: str
+    selector: str
+
+
+PARTS = {
+    "coredns": Part("coredns", "kube-system", "k8s-app=kube-dns"),
+    "kuberay": Part("kuberay-operator", "kuberay-system", "app.kubernetes.io/name=kuberay"),
+    "kueue": Part("kueue-controller-manager", "kueue-system", "app.kubernetes.io/name=kueue"),
+    "s3": Part("s3", "llm360-testbed", "app.kubernetes.io/name=s3"),
+    "prometheus": Part("prometheus", "llm360-testbed", "app.kubernetes.io/name=prometheus"),
 }
-"""Each part's Deployment and its namespace."""
-SELECTORS = {
-    "coredns": "k8s-app=kube-dns",
-    "kuberay": "app.kubernetes.io/name=kuberay",
-    "kueue": "app.kubernetes.io/name=kueue",
-    "s3": "app.kubernetes.io/name=s3",
-    "prometheus": "app.kubernetes.io/name=prometheus",
-}
-"""Labels of each part's pods."""
 
 
 def manifests() -> tuple[str, ...]:
@@ -111,29 +113,29 @@ def patch_gpus() -> None:
 
 
 def wait_until_ready() -> None:
-    """Wait for every part's pods, and for Kueue's webhooks to answer."""
-    for name, namespace in DEPLOYMENTS.values():
-        wait_for_deployment(name, namespace, READY_SECONDS)
+    """Wait for every part's pods."""
+    for part in PARTS.values():
+        wait_for_deployment(part.deployment, part.namespace, READY_SECONDS)
 
 
 def are_ready() -> dict[str, bool]:
     """Which parts are ready."""
-    return {part: is_ready_deployment(*where) for part, where in DEPLOYMENTS.items()}
+    return {name: is_ready_deployment(part.deployment, part.namespace) for name, part in PARTS.items()}
 
 
-def pod_address(part: str) -> str:
-    """IP of the part's running pod; the machine has a route to it.
+def pod_address(name: str) -> str:
+    """IP of a part's running pod; the machine has a route to it.
 
     Raises:
         TestbedError: there is none within a minute.
     """
-    _, namespace = DEPLOYMENTS[part]
+    part = PARTS[name]
     addresses: list[str] = []
 
     def is_found() -> bool:
-        pods = find("pods", namespace, SELECTORS[part])
+        pods = find("pods", part.namespace, part.selector)
         addresses[:] = [pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")]
         return bool(addresses)
 
-    wait_until(is_found, f"a pod of {part}", 60)
+    wait_until(is_found, f"a pod of {name}", 60)
     return addresses[0]

@@ -182,32 +182,30 @@ def is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def build_all(say: Say) -> float:
-    """Build what the cache lacks, two at a time where memory allows; gives the seconds it took.
+def build_all(say: Say) -> None:
+    """Build what the cache lacks, two at a time where memory allows.
 
     Raises:
         TestbedError: a build failed; what was built stays.
     """
-    began = time.monotonic()
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another build's programs are ours too: wait for them
-        return _build_missing(say, began)
+        _build_missing(say)
 
 
-def _build_missing(say: Say, began: float) -> float:
+def _build_missing(say: Say) -> None:
+    began = time.monotonic()
     missing = [each for each in COMPONENTS if not each.is_built()]
     if not missing:
-        return 0.0
+        return
     at_once = 2 if _free_memory() >= 2 * MEMORY_PER_BUILD else 1
     say(f"building {', '.join(each.name for each in missing)} with {go()}, {at_once} at a time")
     progress = _Progress(say)
     with ThreadPoolExecutor(at_once) as pool:
         for done in [pool.submit(_build, each, progress) for each in missing]:
             done.result()
-    seconds = time.monotonic() - began
-    say(f"built {len(missing)} of {len(COMPONENTS)} components in {seconds:.0f} s")
-    return seconds
+    say(f"built {len(missing)} of {len(COMPONENTS)} components in {time.monotonic() - began:.0f} s")
 
 
 def _free_memory() -> int:

@@ -66,8 +66,8 @@ def _locked() -> Iterator[None]:
         yield
 
 
-def up(say: Say, *, force: bool = False) -> float:
-    """Bring the testbed up, from whatever state the machine is in; gives the seconds from built programs to ready.
+def up(say: Say, *, force: bool = False) -> None:
+    """Bring the testbed up, from whatever state the machine is in.
 
     Raises:
         TestbedError: this machine cannot run it, another checkout's is up, or a part does not come.
@@ -76,7 +76,7 @@ def up(say: Say, *, force: bool = False) -> float:
         found = owner()
         if found and found.ready and found.checkout == str(CHECKOUT) and is_whole():
             say(f"already up: {found}")
-            return 0.0
+            return
         _refuse_anothers(found, force)
         needs.install(say)
         build.build_all(say)
@@ -85,9 +85,7 @@ def up(say: Say, *, force: bool = False) -> float:
             _down()
         began = time.monotonic()
         _start(say)
-        seconds = time.monotonic() - began
-        say(f"up in {seconds:.0f} s; KUBECONFIG={control_plane.kubeconfig('admin')}")
-        return seconds
+        say(f"up in {time.monotonic() - began:.0f} s; KUBECONFIG={control_plane.kubeconfig('admin')}")
 
 
 def _refuse_anothers(found: Owner | None, force: bool) -> None:

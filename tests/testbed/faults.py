@@ -26,8 +26,12 @@ OPERATOR = "app.kubernetes.io/name=llm360-operator"
 @contextmanager
 def pod(name: str, namespace: str = "default") -> Iterator[None]:
     """A pod is killed by force; its controller makes another."""
-    kubectl("delete", "pod", name, f"--namespace={namespace}", "--grace-period=0", "--force", "--wait=false")
+    _kill_pod(name, namespace)
     yield
+
+
+def _kill_pod(name: str, namespace: str) -> None:
+    kubectl("delete", "pod", name, f"--namespace={namespace}", "--grace-period=0", "--force", "--wait=false")
 
 
 @contextmanager
@@ -37,8 +41,7 @@ def pods(selector: str, namespace: str | None = None) -> Iterator[None]:
     if not found:
         raise TestbedError(f"no pod has the labels {selector!r}; `kubectl get pods -A --show-labels` lists them")
     for each in found:
-        with pod(each["metadata"]["name"], each["metadata"]["namespace"]):
-            pass
+        _kill_pod(each["metadata"]["name"], each["metadata"]["namespace"])
     yield
 
 
@@ -52,7 +55,8 @@ def head(cluster: str, namespace: str = "default") -> Iterator[None]:
 @contextmanager
 def kuberay() -> Iterator[None]:
     """KubeRay's operator is killed by force."""
-    with pods(addons.SELECTORS["kuberay"], addons.DEPLOYMENTS["kuberay"][1]):
+    part = addons.PARTS["kuberay"]
+    with pods(part.selector, part.namespace):
         yield
 
 

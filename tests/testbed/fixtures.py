@@ -1,4 +1,4 @@
-"""pytest fixtures of the testbed: `pytest_plugins = ["testbed.fixtures"]` in a conftest.py brings them."""
+"""pytest fixtures of the testbed, and the hooks that they need; tests/conftest.py imports them for all tests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from testbed import addons, build, cluster, images, kubectl, layout, needs
 from testbed.errors import TestbedError
+from testbed.kubectl import Object
 from testbed.process import wait_until
 
-Object = dict[str, Any]
 BEGAN = time.monotonic()
 TOTAL, WARM_BY, COLD_BY = 85 * 60.0, 62 * 60.0, 45 * 60.0
 """Seconds that a whole run of the tests may take, and until when the cluster's may begin: built, or still to build."""

@@ -94,13 +94,13 @@ def push_system_images(say: Say) -> None:
     """Make and push those of the cluster's own images that the registry lacks."""
     SCRATCH.mkdir(exist_ok=True)
     for name, (binary, called) in BINARIES.items():
-        _push_binary(name, called, build.program(name, binary), say)
-    _push_binary(S3, "weed", build.weed(), say)
+        if not is_pushed(reference(name)):
+            _push_binary(name, called, build.program(name, binary), say)
+    if not is_pushed(reference(S3)):
+        _push_binary(S3, "weed", build.weed(), say)
 
 
 def _push_binary(name: str, called: str, program: Path, say: Say) -> None:
-    if is_pushed(reference(name)):
-        return
     say(f"image {name}")
     with tempfile.TemporaryDirectory(dir=STATE) as context:
         shutil.copy2(program, Path(context, called))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testbed.build import program
 from testbed.control_plane import CONTROL, kubeconfig
-from testbed.kubectl import apply, find, kubectl
+from testbed.kubectl import Object, apply, condition, find, kubectl
 from testbed.process import is_running, start, wait_until
 
 LABEL = "type=kwok"
@@ -29,14 +29,10 @@ def scale(count: int) -> None:
 
 
 def _ready() -> int:
-    nodes = find("nodes", selector=LABEL)
-    return sum(
-        any(c["type"] == "Ready" and c["status"] == "True" for c in each["status"].get("conditions", []))
-        for each in nodes
-    )
+    return sum(condition(each, "Ready") for each in find("nodes", selector=LABEL))
 
 
-def _node(name: str) -> dict[str, object]:
+def _node(name: str) -> Object:
     key, _, value = LABEL.partition("=")
     room = {"cpu": "32", "memory": "256Gi", "pods": "110", "nvidia.com/gpu": "8"}
     return {

@@ -31,7 +31,6 @@ KUBECONFIG = STATE / "kubeconfig" / "admin.json"
 
 BRIDGE = "llm360br"
 HOST_IP = "198.18.0.1"
-NETWORK = "198.18.0.0/24"
 PODS = "10.244.0.0/16"
 SERVICES = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"

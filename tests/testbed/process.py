@@ -17,7 +17,9 @@ from testbed.errors import TestbedError
 from testbed.layout import LOGS
 
 V1_ROOT = Path("/sys/fs/cgroup")
-POLL_SECONDS = 0.1
+POLL_SECONDS, POLL_SHARE = 0.1, 4
+"""Shortest pause of a wait, and how many times longer than the check itself: a kubectl costs a tenth of a second of a
+processor that what is waited for needs."""
 KILL_SECONDS = 30.0
 
 
@@ -47,11 +49,14 @@ def wait_until(check: Callable[[], bool], what: str, seconds: float, *, log: str
         TestbedError: it did not in time; with the end of the daemon's log if one is named.
     """
     deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if check():
+            return
+        if (now := time.monotonic()) > deadline:
             tail = f"; the end of {LOGS / log}.log:\n{log_tail(log)}" if log else ""
             raise TestbedError(f"{what} did not come within {seconds:.0f} s{tail}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, POLL_SHARE * (now - began)))
 
 
 def log_tail(name: str, lines: int = 15) -> str:

@@ -88,12 +88,12 @@ def test_the_api_server_comes_back(testbed):
 
 
 def test_kuberay_comes_back(testbed):
-    before = {each["metadata"]["uid"] for each in kubectl.find("pods", selector=addons.SELECTORS["kuberay"])}
+    before = {each["metadata"]["uid"] for each in kubectl.find("pods", selector=addons.PARTS["kuberay"].selector)}
     with faults.kuberay():
         pass
 
     def is_back() -> bool:
-        now = {each["metadata"]["uid"] for each in kubectl.find("pods", selector=addons.SELECTORS["kuberay"])}
+        now = {each["metadata"]["uid"] for each in kubectl.find("pods", selector=addons.PARTS["kuberay"].selector)}
         return not now & before and addons.are_ready()["kuberay"]
 
     wait_until(is_back, "KubeRay", 90)
@@ -108,4 +108,4 @@ def test_a_node_is_missed_and_comes_back_with_its_pods(testbed, sleeper, fault, 
         wait_until(lambda: not is_ready("node0"), "the loss of node0", LOST_SECONDS)
     wait_until(lambda: is_ready("node0"), "node0", LOST_SECONDS)
     wait_until(lambda: reaches_s3(sleeper), f"pod {name} of {namespace}, on S3 again", 90)
-    assert addons.are_ready() == dict.fromkeys(addons.DEPLOYMENTS, True)
+    assert addons.are_ready() == dict.fromkeys(addons.PARTS, True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from testbed import addons, images, kubectl
+from testbed.control_plane import AUDIT_LOG
 from testbed.fixtures import Testbed, pod
 from testbed.layout import GPU, GPUS_PER_NODE, NODES
 from testbed.process import wait_until
@@ -83,7 +84,5 @@ def test_an_image_keeps_nothing_of_this_machine(testbed, probe_image):
 
 
 def test_every_request_is_in_the_audit_log(testbed):
-    from testbed.control_plane import AUDIT_LOG
-
     users = {json.loads(line)["user"]["username"] for line in AUDIT_LOG.read_text().splitlines()}
-    assert users >= {f"system:serviceaccount:{addons.DEPLOYMENTS['kueue'][1]}:kueue-controller-manager"}
+    assert users >= {f"system:serviceaccount:{addons.PARTS['kueue'].namespace}:kueue-controller-manager"}
