@@ -40,6 +40,8 @@ examples:
   llm360 data prepare --source wiki=wiki.jsonl.zst --tokenizer tokenizer.json --sequence-length 2048 --out data/wiki
   llm360 data prepare --source wiki=wiki/:0.3 --source code='code/**/*.parquet:0.7' --tokenizer tokenizer.json \\
       --sequence-length 2048 --chunks 360 --seed 42 --out s3://bucket/data
+  llm360 data prepare --source talk=talk.jsonl --chat talk --tokenizer crystalchat.json --sequence-length 2048 \\
+      --packing overlapping --out data/talk
   llm360 data prepare --recipe amber --source arxiv=arxiv/ --source book=book/ … --tokenizer llama.json --out data/am
 """
 
@@ -132,6 +134,14 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
         " (default: 0.5); again for more",
     )
     add(
+        "--chat",
+        metavar="SOURCE",
+        action="append",
+        default=[],
+        help="lines of this source's .jsonl files are conversations, of which only the assistant's words count in the"
+        " loss (CrystalChat); again for more",
+    )
+    add(
         "--txt-document",
         choices=("line", "file"),
         default="line",
@@ -202,7 +212,7 @@ def prepare_settings(args: argparse.Namespace) -> PrepareSettings:
     from llm360_trainer.prepare.mixes import MIXES
     from llm360_trainer.prepare.settings import PrepareSettings
 
-    sources = with_fim([parse_source(source) for source in args.sources], args.fim)
+    sources = with_rules([parse_source(source) for source in args.sources], args.fim, args.chat)
     rules: dict[str, Any] = {"chunks": 1, "shuffle": "global", "labels": "next_token", "packing": "disjoint"}
     if args.recipe is not None:
         if args.recipe not in MIXES:
@@ -228,20 +238,23 @@ def prepare_settings(args: argparse.Namespace) -> PrepareSettings:
     )
 
 
-def with_fim(sources: Sequence[SourceSpec], wanted: Sequence[str]) -> tuple[SourceSpec, ...]:
-    """The sources, with fill-in-the-middle in those that `--fim` names.
+def with_rules(sources: Sequence[SourceSpec], fim: Sequence[str], chat: Sequence[str]) -> tuple[SourceSpec, ...]:
+    """The sources, with fill-in-the-middle in those that `--fim` names and conversations in those that `--chat` does.
 
     Raises:
         InputError: an argument is not of its form, or names no source.
     """
     from llm360_trainer.prepare.fim import parse_fim
 
-    rates = dict(parse_fim(text) for text in wanted)
+    rates = dict(parse_fim(text) for text in fim)
     names = [source.name for source in sources]
-    for name in rates:
-        if name not in names:
-            raise InputError(f"--fim names the source '{name}'{nearest(name, names)}; sources are {', '.join(names)}")
-    return tuple(replace(source, fim=rates.get(source.name, source.fim)) for source in sources)
+    for option, named in (("--fim", list(rates)), ("--chat", chat)):
+        for name in named:
+            if name not in names:
+                raise InputError(
+                    f"{option} names the source '{name}'{nearest(name, names)}; sources are {', '.join(names)}"
+                )
+    return tuple(replace(source, fim=rates.get(source.name), chat=source.name in chat) for source in sources)
 
 
 def run_import(args: argparse.Namespace) -> int:

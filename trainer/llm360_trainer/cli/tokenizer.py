@@ -43,14 +43,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> int:
     """Train, and write the file once."""
     # Imported here: Arrow and the tokenizers library would slow down --help.
+    from llm360_trainer.prepare.conversations import text_of
     from llm360_trainer.prepare.documents import read_piece
     from llm360_trainer.prepare.inputs import find_files, parse_source, plan_splits
     from llm360_trainer.prepare.tokenize import train_tokenizer
 
     sources = [parse_source(source) for source in args.sources]
     splits = plan_splits([find_files(source.path) for source in sources], args.txt_document)
-    texts = (text for split in splits for piece in split.pieces for text in read_piece(piece, args.txt_document))
-    data = train_tokenizer(texts, args.vocab_size)
+    documents = (found for split in splits for piece in split.pieces for found in read_piece(piece, args.txt_document))
+    data = train_tokenizer(map(text_of, documents), args.vocab_size)
     write_new(Path(args.out), data)
     if args.output == "json":
         print(json.dumps({"path": args.out, "vocab_size": args.vocab_size, "digest": sha256_digest(data)}, indent=2))

@@ -17,6 +17,7 @@ import zstandard
 from llm360.data.rows import StorageFile
 from llm360.errors import InputError
 from llm360.storage import Storage
+from llm360_trainer.prepare.conversations import Document, parse_conversation, text_of
 
 if TYPE_CHECKING:
     from llm360_trainer.prepare.inputs import InputFile, Piece
@@ -27,7 +28,7 @@ READ_BYTES = 4 * 2**20
 PARQUET_ROWS = 1024
 
 
-def read_piece(piece: Piece, txt_document: str) -> Iterator[str]:
+def read_piece(piece: Piece, txt_document: str) -> Iterator[Document]:
     """The documents of a piece.
 
     A line belongs to the piece in which it begins, so pieces that tile a file give each line once.
@@ -45,8 +46,8 @@ def read_piece(piece: Piece, txt_document: str) -> Iterator[str]:
     if piece.file.kind == "txt" and txt_document == "file":
         return iter([_decode(storage.get(piece.file.key), piece.file.label)])
     if piece.file.compression:
-        return _compressed_texts(piece)
-    return _line_texts(storage, piece)
+        return _compressed_documents(piece)
+    return _line_documents(storage, piece)
 
 
 def num_row_groups(file: InputFile) -> int:
@@ -59,7 +60,7 @@ def num_row_groups(file: InputFile) -> int:
         return opened.num_row_groups
 
 
-def _line_texts(storage: Storage, piece: Piece) -> Iterator[str]:
+def _line_documents(storage: Storage, piece: Piece) -> Iterator[Document]:
     with io.BufferedReader(StorageFile(storage, piece.file.key), READ_BYTES) as reader:
         position = piece.start
         if position:
@@ -68,12 +69,12 @@ def _line_texts(storage: Storage, piece: Piece) -> Iterator[str]:
             position += len(reader.readline()) - 1
         while position < piece.stop and (line := reader.readline()):
             try:
-                text = _text_of_line(line, piece.file.kind)
+                document = _document_of_line(line, piece.file.kind)
             except ValueError as error:
                 number = _lines_before(storage, piece.file.key, position) + 1
                 raise InputError(f"{piece.file.label} line {number}: {error}") from error
-            if text is not None:
-                yield text
+            if document is not None:
+                yield document
             position += len(line)
 
 
@@ -88,14 +89,14 @@ def _lines_before(storage: Storage, key: str, position: int) -> int:
     return lines
 
 
-def _compressed_texts(piece: Piece) -> Iterator[str]:
+def _compressed_documents(piece: Piece) -> Iterator[Document]:
     for number, line in enumerate(whole_lines(piece.file), start=1):
         try:
-            text = _text_of_line(line, piece.file.kind)
+            document = _document_of_line(line, piece.file.kind)
         except ValueError as error:
             raise InputError(f"{piece.file.label} line {number}: {error}") from error
-        if text is not None:
-            yield text
+        if document is not None:
+            yield document
 
 
 def whole_lines(file: InputFile) -> Iterator[bytes]:
@@ -117,11 +118,12 @@ def whole_lines(file: InputFile) -> Iterator[bytes]:
             raise InputError(f"{file.label} cannot be decompressed: {error}; is it complete?") from error
 
 
-def _text_of_line(line: bytes, kind: str) -> str | None:
-    """The text of a line, None for a line of a `.jsonl` file that holds nothing.
+def _document_of_line(line: bytes, kind: str) -> Document | None:
+    """The document of a line, None for a line of a `.jsonl` file that holds nothing.
 
     Raises:
-        ValueError: the line is not UTF-8, or not a JSON object with a string `text`.
+        ValueError: the line is not UTF-8, or not a JSON object with a string `text`, or a conversation where the kind
+            is one.
     """
     line = line.removesuffix(b"\n").removesuffix(b"\r")
     if kind == "txt":
@@ -134,13 +136,18 @@ def _text_of_line(line: bytes, kind: str) -> str | None:
         raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from error
     except RecursionError as error:
         raise ValueError("is JSON nested too deeply") from error
+    document = parse_conversation(value) if kind == "chat" else _member_text(value)
+    try:
+        text_of(document).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"has a text with half a surrogate pair at character {error.start}") from error
+    return document
+
+
+def _member_text(value: object) -> str:
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise ValueError("is not a JSON object with a member 'text' that is a string")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"has a text with half a surrogate pair at character {error.start}") from error
     return text
 
 

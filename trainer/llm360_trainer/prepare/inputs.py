@@ -1,7 +1,8 @@
 """Where documents come from: files of a source, cut into splits that are read side by side.
 
-A document is a line or a whole `.txt` file, the `text` of a line of `.jsonl` (also `.gz`, `.zst`), or the `text` of a
-Parquet row. Sources keep their order: files by name, documents as they stand in them.
+A document is a line or a whole `.txt` file, the `text` of a line of `.jsonl` (also `.gz`, `.zst`), the conversation of
+such a line where a source is said to hold them, or the `text` of a Parquet row. Sources keep their order: files by
+name, documents as they stand in them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +34,7 @@ PARALLEL_FILES = 8
 
 NO_OPTIONS = StorageOptions()
 
-Kind = Literal["txt", "jsonl", "parquet"]
+Kind = Literal["txt", "jsonl", "parquet", "chat"]
 KINDS: dict[str, tuple[Kind, str]] = {
     ".txt": ("txt", ""),
     ".jsonl": ("jsonl", ""),
@@ -55,6 +56,7 @@ class SourceSpec:
         times: How often every row is there to be taken: a whole number, or a share below 1 of the rows once.
         fim: How often documents are turned around for fill-in-the-middle, drawn anew each time; None never.
         folders: Folders below the path that are read, in this order; empty reads all.
+        chat: Whether its documents are conversations, of which only the assistant's words count.
     """
 
     name: str
@@ -64,6 +66,7 @@ class SourceSpec:
     times: Fraction = Fraction(1)
     fim: FimRates | None = None
     folders: tuple[str, ...] = ()
+    chat: bool = False
 
     def files(self) -> list[InputFile]:
         """The files that it names, in order.
@@ -72,6 +75,8 @@ class SourceSpec:
             InputError: nothing is there, a file is of no known kind, or a folder that must be there is missing.
         """
         found = find_files(self.path, self.options)
+        if self.chat:
+            found = [self._of_conversations(file) for file in found]
         if not self.folders:
             return found
         by_folder: dict[str, list[InputFile]] = {folder: [] for folder in self.folders}
@@ -86,6 +91,14 @@ class SourceSpec:
                 f" {', '.join(missing)} hold nothing; the path must be the folder that holds them all"
             )
         return [file for files in by_folder.values() for file in files]
+
+    def _of_conversations(self, file: InputFile) -> InputFile:
+        if file.kind != "jsonl":
+            raise InputError(
+                f"source '{self.name}' holds conversations (chat), but {file.label} is no .jsonl file; give them as"
+                " lines of .jsonl, .jsonl.gz or .jsonl.zst"
+            )
+        return replace(file, kind="chat")
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,8 @@ def check_sources(sources: Sequence[SourceSpec]) -> None:
     """Refuse sources that cannot stand together.
 
     Raises:
-        InputError: none are given, a name is used twice, or only some have weights.
+        InputError: none are given, a name is used twice, only some have weights, or conversations are to be turned
+            around.
     """
     if not sources:
         raise InputError("no source is given; name at least one as --source NAME=PATH[:WEIGHT]")
@@ -181,6 +195,12 @@ def check_sources(sources: Sequence[SourceSpec]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two sources are named '{name}'; give each its own name, or one glob for both")
+    for source in sources:
+        if source.chat and source.fim:
+            raise InputError(
+                f"source '{source.name}' has both chat and fim; fill-in-the-middle would tear its conversations apart,"
+                " leave one away"
+            )
     unweighted = [source.name for source in sources if source.weight is None]
     if unweighted and len(unweighted) < len(sources):
         raise InputError(f"sources {', '.join(unweighted)} have no weight but others do; give all a weight, or none")

@@ -5,17 +5,21 @@
 
 The rule is what the published rows of CrystalChat show (crystalcoder-train, instruct-data/processed at 03efa54):
 further prompts and answers may follow an answer, and an answer may follow the system's words at once. Rows are packed,
-so one may begin or end inside a document; what a row alone does not tell stays undetermined.
+so one may begin or end inside a document; what a row alone does not tell stays undetermined. Preparation has the whole
+documents (conversations.py), of which all is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from llm360.data.rows import Ids
+from llm360.errors import InputError
 
 COUNTS, IGNORED, UNDETERMINED = 1, 0, -1
 
@@ -38,6 +42,46 @@ class ChatTokens(NamedTuple):
 
 
 CRYSTAL_CHAT = ChatTokens()
+# Of all tokens but the end, which is the data's end-of-document token, whatever its name.
+NAMES = {
+    "start": "<s>",
+    "prompt_start": "<|im_start|>",
+    "prompt_end": "<|im_end|>",
+    "system_start": "<|sys_start|>",
+    "system_end": "<|sys_end|>",
+}
+
+
+def find_chat_tokens(tokenizer: Tokenizer, eos_id: int) -> ChatTokens:
+    """The tokenizer's tokens that tell a conversation's parts apart.
+
+    Raises:
+        InputError: reason ChatTokensMissing; it has not all of them.
+    """
+    found = {part: tokenizer.token_to_id(name) for part, name in NAMES.items()}
+    missing = [NAMES[part] for part, number in found.items() if number is None]
+    if missing:
+        raise InputError(
+            f"conversations (chat) need tokens that tell their parts apart, but the tokenizer has no"
+            f" {', '.join(missing)}; use a tokenizer that has them, as CrystalChat's",
+            reason="ChatTokensMissing",
+        )
+    return ChatTokens(end=eos_id, **found)
+
+
+def conversation_masks(ids: Ids, starts: Sequence[int], tokens: ChatTokens) -> NDArray[np.uint8]:
+    """For each id of documents end to end, as a label, whether it counts.
+
+    Args:
+        ids: [n], from the first id of a document on; the last may be cut off, but not behind its first id.
+        starts: Positions in ids of the first id of each document but the first.
+        tokens: Those that tell a document's parts apart.
+
+    Returns:
+        mask[n], uint8. A document's own ids decide, so nothing is undetermined.
+    """
+    documents = np.split(ids, starts)
+    return np.concatenate([_verdicts(document, tokens) == COUNTS for document in documents]).astype(np.uint8)
 
 
 def label_verdicts(ids: Ids, tokens: ChatTokens = CRYSTAL_CHAT) -> NDArray[np.int8]:
@@ -50,6 +94,11 @@ def label_verdicts(ids: Ids, tokens: ChatTokens = CRYSTAL_CHAT) -> NDArray[np.in
     Returns:
         verdicts[row_tokens - 1], int8.
     """
+    return _verdicts(ids, tokens)[1:]
+
+
+def _verdicts(ids: Ids, tokens: ChatTokens) -> NDArray[np.int8]:
+    """For each id, as a label, whether it counts."""
     verdicts = np.empty(len(ids), np.int8)
     sequence = ids.tolist()
     inside = _verdict_before_first_mark(sequence, tokens)
@@ -66,7 +115,7 @@ def label_verdicts(ids: Ids, tokens: ChatTokens = CRYSTAL_CHAT) -> NDArray[np.in
             verdicts[position], inside = IGNORED, COUNTS
         else:
             verdicts[position] = inside
-    return verdicts[1:]
+    return verdicts
 
 
 def _verdict_before_first_mark(sequence: list[int], tokens: ChatTokens) -> int:

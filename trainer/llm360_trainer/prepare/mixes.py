@@ -67,8 +67,10 @@ class Mix:
                 raise InputError(
                     f"the recipe has no source '{name}'{nearest(name, names)}; its sources are {', '.join(names)}"
                 )
-            if source.weight is not None or source.times != 1 or source.fim is not None:
-                raise InputError(f"source '{name}' states a weight, times or fim, which the recipe sets; leave it away")
+            if source.weight is not None or source.times != 1 or source.fim is not None or source.chat:
+                raise InputError(
+                    f"source '{name}' states a weight, times, fim or chat, which the recipe sets; leave it away"
+                )
         missing = [name for name in self.parts if name not in by_name]
         if missing:
             raise InputError(

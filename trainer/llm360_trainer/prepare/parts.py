@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from llm360.data.rows import Ids
 from llm360.errors import LLM360Error
 from llm360.storage import Storage
+from llm360_trainer.prepare.conversations import Document, text_of
 
 HEADER = struct.Struct("<8s?7xQQ")
 MAGIC = b"llm360p1"
@@ -166,17 +167,17 @@ class Block(NamedTuple):
 
     part: PartId
     last: bool
-    texts: list[str]
+    documents: list[Document]
 
 
-def blocks_of(split: int, documents: Iterable[str], block_chars: int) -> Iterator[Block]:
+def blocks_of(split: int, documents: Iterable[Document], block_chars: int) -> Iterator[Block]:
     """Cut a split's documents into blocks of about `block_chars`; at least one, which may be empty."""
     number = chars = 0
-    texts: list[str] = []
-    for text in documents:
+    block: list[Document] = []
+    for document in documents:
         if chars >= block_chars:
-            yield Block(PartId(split, number), False, texts)
-            number, chars, texts = number + 1, 0, []
-        texts.append(text)
-        chars += len(text) + 1
-    yield Block(PartId(split, number), True, texts)
+            yield Block(PartId(split, number), False, block)
+            number, chars, block = number + 1, 0, []
+        block.append(document)
+        chars += len(text_of(document)) + 1
+    yield Block(PartId(split, number), True, block)

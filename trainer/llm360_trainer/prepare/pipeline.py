@@ -25,9 +25,11 @@ from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerI
 from llm360.errors import InputError
 from llm360.storage import Storage
 from llm360_trainer.prepare import inputs
+from llm360_trainer.prepare.conversations import Conversation, encode_conversations, text_of
 from llm360_trainer.prepare.documents import read_piece
 from llm360_trainer.prepare.fim import find_sentinels
 from llm360_trainer.prepare.findings import Findings, collect_findings, write_findings
+from llm360_trainer.prepare.instruct import find_chat_tokens
 from llm360_trainer.prepare.layout import Layout, plan_layout
 from llm360_trainer.prepare.packing import RowForm
 from llm360_trainer.prepare.parts import (
@@ -105,6 +107,10 @@ class _Work:
             names=tuple(source.name for source in settings.sources),
             seed=settings.seed,
             labels_inside=settings.labels == "inside",
+            chat=tuple(
+                find_chat_tokens(load_tokenizer(settings.tokenizer), self.eos_id) if source.chat else None
+                for source in settings.sources
+            ),
         )
 
 
@@ -142,6 +148,8 @@ def prepare(
     eos_id = end_of_document(tokenizer, settings.eos)
     if any(source.fim for source in settings.sources):
         find_sentinels(tokenizer)  # refuses before any work
+    if any(source.chat for source in settings.sources):
+        find_chat_tokens(tokenizer, eos_id)
     say("reading the inputs' digests")
     files = [source.files() for source in settings.sources]
     recipe = _recipe(settings, files, eos_id)
@@ -184,6 +192,7 @@ def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile
                 "weight": None if source.weight is None else str(source.weight),
                 **({} if source.times == 1 else {"times": str(source.times)}),
                 **({} if source.fim is None else {"fim": source.fim.to_json()}),
+                **({"chat": True} if source.chat else {}),
             }
             for source, found in zip(settings.sources, files, strict=True)
         ],
@@ -246,13 +255,19 @@ def _read_blocks(
     txt_document: str, block_chars: int, present: frozenset[PartId], split: inputs.Split
 ) -> Iterator[Block]:
     """The split's blocks that are not tokenized yet."""
-    texts = (text for piece in split.pieces for text in read_piece(piece, txt_document))
-    return (block for block in blocks_of(split.index, texts, block_chars) if block.part not in present)
+    documents = (document for piece in split.pieces for document in read_piece(piece, txt_document))
+    return (block for block in blocks_of(split.index, documents, block_chars) if block.part not in present)
 
 
 def _write_block(scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, block: Block) -> tuple[PartId, PartInfo]:
-    lengths, ids = encode_documents(load_tokenizer(tokenizer), eos_id, dtype, block.texts)
-    write_findings(scratch, block.part.findings_key, block.texts)  # first: a block is done once its part is there
+    texts = [text_of(document) for document in block.documents]
+    conversations = [document for document in block.documents if isinstance(document, Conversation)]
+    loaded = load_tokenizer(tokenizer)
+    if conversations:  # then all are: a block is of one source
+        lengths, ids = encode_conversations(loaded, find_chat_tokens(loaded, eos_id), dtype, conversations)
+    else:
+        lengths, ids = encode_documents(loaded, eos_id, dtype, texts)
+    write_findings(scratch, block.part.findings_key, texts)  # first: a block is done once its part is there
     return block.part, write_part(scratch, block.part, block.last, lengths, ids)
 
 

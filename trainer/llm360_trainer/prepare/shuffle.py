@@ -26,6 +26,7 @@ from llm360.data.rows import GROUP_ROWS, Ids, fixed_binary, from_fixed_binary, s
 from llm360.errors import LLM360Error
 from llm360.storage import Storage
 from llm360_trainer.prepare.fim import FimRates, RowTurner
+from llm360_trainer.prepare.instruct import ChatTokens, conversation_masks
 from llm360_trainer.prepare.layout import Layout, ShardPlan
 from llm360_trainer.prepare.packing import RowForm, Spans, cut_rows
 from llm360_trainer.prepare.parts import TokenLine
@@ -99,6 +100,8 @@ class RowMaker:
         names: Of the sources.
         seed: Of the draws.
         labels_inside: Whether a row's last id is an input too.
+        chat: Of each source, the tokens that tell its conversations' parts apart; None where it has none. Empty: none
+            has.
     """
 
     form: RowForm
@@ -108,23 +111,24 @@ class RowMaker:
     names: tuple[str, ...]
     seed: int
     labels_inside: bool
+    chat: tuple[ChatTokens | None, ...] = ()
 
     @property
     def has_loss_mask(self) -> bool:
         """Whether rows carry masks: all of them, if some of a source may need them."""
-        return any(self.fim)
+        return any(self.fim) or any(self.chat)
 
-    def make(self, run: Run, ids: Ids, spans: Spans) -> pa.Table:
+    def make(self, run: Run, ids: Ids, spans: Spans, loss_mask: Ids | None = None) -> pa.Table:
         """A shard's columns of a run's rows.
 
         Args:
             run: Which rows.
             ids: [rows, row_tokens].
             spans: Their documents.
+            loss_mask: [rows, row_tokens - 1] of conversations; None where all labels count that are no padding.
         """
-        loss_mask: Ids | None = None
         rates = self.fim[run.source]
-        if self.has_loss_mask:
+        if self.has_loss_mask and loss_mask is None:
             loss_mask = np.ones((len(ids), self.form.row_tokens - 1), np.uint8)
         if rates is not None and loss_mask is not None:
             turner = RowTurner(
@@ -152,7 +156,10 @@ def scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, make
     ids, document_starts, first_document = line.read(scratch, *maker.form.reach(first_row, rows))
     spans = cut_rows(document_starts, first_document, first_row, rows, maker.form)
     places = layout.places(run.source, np.arange(run.start, run.stop))
-    table = maker.make(run, maker.form.cut(ids), spans)
+    loss_mask = None
+    if maker.chat and (tokens := maker.chat[run.source]):
+        loss_mask = _conversation_rows(scratch, line, document_starts, maker.form, first_row, rows, tokens)
+    table = maker.make(run, maker.form.cut(ids), spans, loss_mask)
     table = table.add_column(0, PLACE, pa.array(places))
     order = np.argsort(places)
     order = order[np.searchsorted(places[order], 0) :]  # those with place -1 are not taken
@@ -170,6 +177,28 @@ def scatter(scratch: Storage, lines: tuple[TokenLine, ...], layout: Layout, make
     output.seek(0)
     output.write(offsets.tobytes())
     scratch.put(run.key, output.getvalue())
+
+
+def _conversation_rows(
+    scratch: Storage,
+    line: TokenLine,
+    document_starts: NDArray[np.int64],
+    form: RowForm,
+    first_row: int,
+    rows: int,
+    tokens: ChatTokens,
+) -> NDArray[np.uint8]:
+    """loss_mask[rows, row_tokens - 1] of rows of conversations.
+
+    What counts follows from a whole document, so the one that the first row cuts is read from its beginning, and one id
+    more at the end, which tells the kind of a document of which the last row has the first id alone.
+    """
+    start, stop = form.reach(first_row, rows)
+    begin = int(document_starts[np.searchsorted(document_starts, start, side="right") - 1])
+    ids, _, _ = line.read(scratch, begin, min(stop + 1, line.tokens))
+    later = document_starts[(begin < document_starts) & (document_starts < stop)] - begin
+    mask = conversation_masks(ids, later.tolist(), tokens)
+    return RowForm(form.row_tokens - 1, form.stride).cut(mask[start + 1 - begin : stop - begin])
 
 
 def gather(

@@ -76,6 +76,14 @@ def test_fim_without_sentinels_or_source_is_refused_and_nothing_is_there(argumen
     assert not (tmp_path / "out").exists()
 
 
+def test_conversations_need_their_marks_and_a_source(arguments, tmp_path, capsys):
+    assert run([*arguments, "--chat", "tex"]) == 2
+    assert "--chat names the source 'tex' (did you mean 'text'?)" in capsys.readouterr().err
+    assert run([*arguments, "--chat", "text"]) == 2
+    assert "conversations (chat) need tokens that tell their parts apart" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_published_mix_needs_its_sources_and_no_numbers(arguments, tmp_path, capsys):
     text = f"{tmp_path}/text.txt"
     prepare = ["data", "prepare", "--tokenizer", str(tmp_path), "--out", str(tmp_path / "out"), "--recipe"]

@@ -74,7 +74,7 @@ def test_sources_are_those_of_the_mix_in_its_order():
         mix.sources([source for source in given if source.name not in ("arxiv", "c4")])
     with pytest.raises(InputError, match=r"has no source 'arxive' \(did you mean 'arxiv'\?\)"):
         mix.sources([*given, SourceSpec("arxive", "x")])
-    with pytest.raises(InputError, match="states a weight, times or fim, which the recipe sets"):
+    with pytest.raises(InputError, match="states a weight, times, fim or chat, which the recipe sets"):
         mix.sources([*given[1:], SourceSpec(given[0].name, "x", Fraction(1))])
 
 

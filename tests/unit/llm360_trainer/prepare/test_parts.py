@@ -69,6 +69,6 @@ def test_split_is_finished_once_all_its_blocks_are_there(blocks, data):
 @given(st.lists(st.text(max_size=9), max_size=20), st.integers(1, 30))
 def test_blocks_hold_all_documents_in_order_and_the_last_says_so(texts, block_chars):
     blocks = list(blocks_of(4, texts, block_chars))
-    assert [text for block in blocks for text in block.texts] == texts
+    assert [text for block in blocks for text in block.documents] == texts
     assert [block.part for block in blocks] == [PartId(4, number) for number in range(len(blocks))]
     assert [block.last for block in blocks] == [False] * (len(blocks) - 1) + [True]
