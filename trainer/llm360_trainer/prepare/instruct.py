@@ -80,8 +80,9 @@ def conversation_masks(ids: Ids, starts: Sequence[int], tokens: ChatTokens) -> N
     Returns:
         mask[n], uint8. A document's own ids decide, so nothing is undetermined.
     """
-    documents = np.split(ids, starts)
-    return np.concatenate([_verdicts(document, tokens) == COUNTS for document in documents]).astype(np.uint8)
+    verdicts = np.concatenate([_verdicts(document, tokens) for document in np.split(ids, starts)])
+    mask: NDArray[np.uint8] = (verdicts == COUNTS).astype(np.uint8)
+    return mask
 
 
 def label_verdicts(ids: Ids, tokens: ChatTokens = CRYSTAL_CHAT) -> NDArray[np.int8]:
