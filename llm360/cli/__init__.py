@@ -1,1 +1,1 @@
-"""The command line `llm360 …` (also `kubectl llm360 …`): commands translate arguments and call."""
+"""The command line `llm360 …`: commands translate arguments and call. `kube` has those of `kubectl llm360 …`."""

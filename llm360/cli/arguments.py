@@ -1,9 +1,12 @@
-"""What the commands' parsers share: how a sub-command is added, and the choice of the output's form."""
+"""What the commands share: how a sub-command is added, the choice of the output's form, and watching."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
+
+from llm360.errors import InputError
 
 
 def add_command(commands: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
@@ -28,3 +31,24 @@ def add_command(commands: Any, name: str, summary: str, epilog: str) -> argparse
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add `-o text|json`."""
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+
+
+def add_watch(parser: argparse.ArgumentParser, end: str) -> None:
+    """Add `-w` and `--interval`; `end` says when watching ends."""
+    parser.add_argument("-w", "--watch", action="store_true", help=f"show it again at every change, until {end}")
+    parser.add_argument(
+        "--interval", type=float, default=5.0, metavar="SECONDS", help="how often --watch looks (default: 5)"
+    )
+
+
+def check_interval(args: argparse.Namespace) -> None:
+    """Refuse an interval that floods, or never ends."""
+    if not 0.1 <= args.interval <= 3600:
+        raise InputError(f"--interval is {args.interval:g} seconds; allowed are 0.1 to 3600")
+
+
+def show_again(text: str, output: str) -> None:
+    """Print once more: in place on a terminal, below in a log; JSON is one object per line everywhere."""
+    if output == "text":
+        text = f"\x1b[H\x1b[2J{text}" if sys.stdout.isatty() else f"{text}\n"
+    print(text, flush=True)

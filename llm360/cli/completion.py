@@ -53,10 +53,10 @@ def run_completion(args: argparse.Namespace) -> int:
     return 0
 
 
-def nodes() -> Iterator[Node]:
+def nodes(program: main.Program = main.LLM360) -> Iterator[Node]:
     """All commands that this installation has; one whose extra is missing is left out."""
     parsers: dict[str, argparse.ArgumentParser] = {}
-    for name, (module, _) in main.COMMANDS.items():
+    for name, (module, _) in program.commands.items():
         try:
             configure_command = importlib.import_module(module).configure
         except ModuleNotFoundError as error:
@@ -65,9 +65,9 @@ def nodes() -> Iterator[Node]:
             raise
         parsers[name] = argparse.ArgumentParser()
         configure_command(parsers[name])
-    yield Node("llm360", tuple(parsers), (), {"--help": (), "--version": ()})
+    yield Node(program.name, tuple(parsers), (), {"--help": (), "--version": ()})
     for name, parser in parsers.items():
-        yield from _walk(f"llm360 {name}", parser)
+        yield from _walk(f"{program.name} {name}", parser)
 
 
 def _walk(path: str, parser: argparse.ArgumentParser) -> Iterator[Node]:
@@ -126,7 +126,7 @@ _llm360() {{
   esac
   COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
-complete -o default -F _llm360 llm360 kubectl-llm360
+complete -o default -F _llm360 llm360
 """
 
 
@@ -135,7 +135,7 @@ def zsh_script(all_nodes: list[Node]) -> str:
     values = "\n".join(f"    {shlex.quote(path)}) candidates=({text}) ;;" for path, text in _choices(all_nodes))
     follows = "\n".join(f"      {shlex.quote(node.path)}) candidates=({_follows(node)}) ;;" for node in all_nodes)
     return f"""\
-#compdef llm360 kubectl-llm360
+#compdef llm360
 # llm360 completion for zsh
 _llm360() {{
   local command_path=llm360 word
@@ -153,7 +153,7 @@ _llm360() {{
   esac
   compadd -- $candidates || _files
 }}
-if [ "$funcstack[1]" = "_llm360" ]; then _llm360; else compdef _llm360 llm360 kubectl-llm360; fi
+if [ "$funcstack[1]" = "_llm360" ]; then _llm360; else compdef _llm360 llm360; fi
 """
 
 

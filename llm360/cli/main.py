@@ -15,7 +15,8 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from llm360 import __version__
@@ -54,6 +55,31 @@ exit codes:
 """
 
 
+@dataclass(frozen=True)
+class Program:
+    """A command line: `llm360`, or its part that kubectl starts.
+
+    Attributes:
+        name: As it is typed.
+        description: One sentence.
+        epilog: Examples and exit codes.
+        commands: Name: (module, one line of help).
+    """
+
+    name: str
+    description: str
+    epilog: str
+    commands: Mapping[str, tuple[str, str]]
+
+
+LLM360 = Program(
+    "llm360",
+    "Pretrain language models so openly that anyone can check how each checkpoint was made.",
+    EXAMPLES + "\n" + EXIT_CODES,
+    COMMANDS,
+)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and exits with 2."""
 
@@ -62,17 +88,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\nTry '{self.prog} --help'.\n")
 
 
-def build_parser(command: str | None) -> Parser:
+def build_parser(command: str | None, program: Program = LLM360) -> Parser:
     """The whole parser; only `command`'s module is imported, the others show their line of help."""
     parser = Parser(
-        prog="llm360",
-        description="Pretrain language models so openly that anyone can check how each checkpoint was made.",
-        epilog=EXAMPLES + "\n" + EXIT_CODES,
+        prog=program.name,
+        description=program.description,
+        epilog=program.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"llm360 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, (module, summary) in COMMANDS.items():
+    for name, (module, summary) in program.commands.items():
         sub = commands.add_parser(
             name,
             help=summary,
@@ -84,31 +110,32 @@ def build_parser(command: str | None) -> Parser:
     return parser
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], program: Program = LLM360) -> int:
     """Parse and run one command line; errors that a user can meet are printed, not raised."""
     command = next((word for word in argv if not word.startswith("-")), None)
     try:
-        if command is not None and command not in COMMANDS:
+        known = list(program.commands)
+        if command is not None and command not in known:
             raise InputError(
-                f"there is no command '{command}'{nearest(command, list(COMMANDS))}; commands are {', '.join(COMMANDS)}"
+                f"there is no command '{command}'{nearest(command, known)}; commands are {', '.join(known)}"
             )
-        args = build_parser(command).parse_args(argv)
+        args = build_parser(command, program).parse_args(argv)
         return int(args.run(args))
     except LLM360Error as error:
-        print(f"llm360: error: {error.message}", file=sys.stderr)
+        print(f"{program.name}: error: {error.message}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in EXTRA_OF:
             raise
         extra = EXTRA_OF[error.name.split(".")[0]]
         print(
-            f"llm360: error: '{command}' needs the package '{error.name}', which is not installed;"
+            f"{program.name}: error: '{command}' needs the package '{error.name}', which is not installed;"
             f" install it with: pip install 'llm360[{extra}]'",
             file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt:
-        print("llm360: interrupted", file=sys.stderr)
+        print(f"{program.name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (`llm360 … | head`): not an error, and nothing is left to flush.

@@ -12,7 +12,7 @@ from llm360.errors import InputError
 from llm360.report.facts import read_facts
 from llm360.report.summary import run_summary
 from llm360.report.write import write_report
-from llm360.storage import open_storage
+from llm360.storage import Storage, open_storage
 
 EPILOG = """\
 The page holds everything it shows: it loads nothing, runs no script, and can be sent to anyone as one file.
@@ -33,6 +33,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
     parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is asked of any release, however it is named."""
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the page here (default: into the release)")
     parser.add_argument(
         "--bytes",
@@ -42,12 +48,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-verify", action="store_true", help="write the page without verifying; it will say so")
     add_output(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, then print where the run stands and where the page lies."""
-    storage = open_storage(args.uri)
+    return report_of(open_storage(args.uri), args)
+
+
+def report_of(storage: Storage, args: argparse.Namespace) -> int:
+    """The same of a release that is open already."""
     if args.out is not None and args.out.is_dir():
         raise InputError(f"--out {args.out} is a folder; give the name of the file to write")
     if args.out is None and storage.uri.startswith(("http://", "https://")):

@@ -9,8 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from llm360.cli.arguments import add_output
-from llm360.errors import InputError
+from llm360.cli.arguments import add_output, add_watch, check_interval, show_again
 from llm360.release.create import open_release
 from llm360.report.facts import RunFacts, read_facts
 from llm360.report.summary import status_text
@@ -35,17 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
     add_output(parser)
-    parser.add_argument("-w", "--watch", action="store_true", help="show it again at every change, until complete")
-    parser.add_argument(
-        "--interval", type=float, default=5.0, metavar="SECONDS", help="how often --watch looks (default: 5)"
-    )
+    add_watch(parser, "complete")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts, once or until the run is complete."""
-    if not 0.1 <= args.interval <= 3600:
-        raise InputError(f"--interval is {args.interval:g} seconds; allowed are 0.1 to 3600")
+    check_interval(args)
     ledger = open_release(open_storage(args.uri))
     shown = ""
     while True:
@@ -57,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         # On a terminal the times go on; in a log only what is new in the ledger is worth another line.
         current = text if sys.stdout.isatty() else facts.head_digest + facts.phase
         if current != shown:
-            _show(text, args.output)
+            show_again(text, args.output)
             shown = current
         if facts.phase == "complete":
             return 0
@@ -73,10 +68,3 @@ def _format(facts: RunFacts, now: datetime, output: str, *, compact: bool) -> st
     if output == "json":
         return json.dumps(facts.to_json(), indent=None if compact else 2)
     return status_text(facts, now)
-
-
-def _show(text: str, output: str) -> None:
-    """Print once more: in place on a terminal, below in a log; JSON is one object per line everywhere."""
-    if output == "text":
-        text = f"\x1b[H\x1b[2J{text}" if sys.stdout.isatty() else f"{text}\n"
-    print(text, flush=True)

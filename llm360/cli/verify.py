@@ -12,7 +12,7 @@ from llm360.errors import InputError
 from llm360.release.verify import Progress, verify
 from llm360.release.verify_report import TITLES, VerifyReport
 from llm360.report.text import short_bytes
-from llm360.storage import open_storage
+from llm360.storage import Storage, open_storage
 
 EPILOG = (
     """\
@@ -39,6 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
     parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is asked of any release, however it is named."""
     parser.add_argument(
         "--bytes",
         choices=("all", "latest", "none"),
@@ -56,17 +62,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", metavar="DIGEST", help="the name of an entry that must be in the chain")
     parser.add_argument("--workers", type=int, metavar="N", help="files under way at a time (default: all cores)")
     add_output(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Verify, print the report, and return 0 or 1."""
+    return verify_release(open_storage(args.uri), args)
+
+
+def verify_release(storage: Storage, args: argparse.Namespace) -> int:
+    """The same of a release that is open already."""
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers is {args.workers}; it must be at least 1")
     line = _ProgressLine() if sys.stderr.isatty() else None
     try:
         report = verify(
-            open_storage(args.uri),
+            storage,
             bytes=args.bytes,
             tensors=args.tensors,
             data=args.data,

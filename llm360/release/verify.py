@@ -320,7 +320,9 @@ class _Verification:
                 continue
             check.checked += 1
             key = manifest_key(stage.data)
-            store, name = (self.storage, key) if inside else (open_storage(stage.data), "manifest.json")
+            store, name = (
+                (self.storage, key) if inside else (open_storage(stage.data, self.storage.options), "manifest.json")
+            )
             faults = guarded(key, lambda s=store, n=name, b=stage: byte_checks.check_data_manifest(s, n, b))  # type: ignore[misc]
             check.faults += faults
             if self.data and not faults:

@@ -196,7 +196,7 @@ def totals(history: History, config: Mapping[str, Any]) -> tuple[int | None, int
 def read_stage_data(storage: Storage, stage: Stage) -> DataManifest | str:
     """A stage's manifest, or why it cannot be shown: its data may lie in a store that this reader cannot reach."""
     try:
-        place = open_storage(stage.data) if "://" in stage.data else storage.at(stage.data)
+        place = open_storage(stage.data, storage.options) if "://" in stage.data else storage.at(stage.data)
         manifest, digest = load_manifest(place)
         if digest != stage.digests.manifest:
             raise IntegrityError(f"its manifest has the digest {digest}, but the ledger names {stage.digests.manifest}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 from llm360.release.history import History
 from llm360.report.facts import RunFacts, read_facts, read_stage_data
-from llm360.report.text import address_of, counted, duration, short_count, utc
+from llm360.report.text import address_of, aligned, counted, duration, short_count, utc
 from llm360.storage import Storage
 
 
@@ -104,9 +104,3 @@ def _loss_text(storage: Storage, history: History, loss: float, steps: int) -> s
     side = "below" if loss < entropy else "above"
     mean = f"{loss:.4f} (last {counted(steps, 'step')})"
     return f"{mean}, {abs(entropy - loss):.4f} {side} the unigram entropy {entropy:.4f}"
-
-
-def aligned(lines: Sequence[tuple[str, str]]) -> str:
-    """Names and values in two columns."""
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 _STEPS_OF_COUNT = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -62,3 +63,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 def address_of(uri: str) -> str:
     """An address as a person types it: a folder without `file://`."""
     return uri.removeprefix("file://")
+
+
+def aligned(lines: Sequence[tuple[str, str]]) -> str:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
