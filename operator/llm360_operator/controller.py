@@ -58,7 +58,7 @@ class Controller:
             self._metrics.decision_seconds.observe(time.thread_time() - begun)
             decision = await self._act(run, seen, decision)
             await self._write_status(run, decision.status)
-            self._metrics.note_phase(key, decision.status["phase"])
+            self._metrics.note_phase(key, *said(decision.status))
             return decision.wait
 
     async def _act(self, run: Object, seen: Seen, decision: Decision) -> Decision:

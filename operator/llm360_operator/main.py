@@ -136,7 +136,7 @@ async def operate(options: Options) -> None:
     metrics = Metrics()
     api = Api(lambda: connection(log_in(settings)), metrics.count_request)
     controller = Controller(api, Observer(api), options.settings, metrics)
-    queue = Queue(controller.round, parallel=options.parallel)
+    queue = Queue(controller.round, parallel=options.parallel, note_error=metrics.count_error)
     handlers.register(registry, queue.add)
     runner = web.AppRunner(pages(queue, metrics), access_log=None)
     await runner.setup()

@@ -88,11 +88,19 @@ class Queue:
     Args:
         work: One round of a run; returns after how many seconds it wants the next, None for none.
         parallel: Most rounds at a time.
+        note_error: Hears of each round that failed.
         clock: Seconds; monotonic.
     """
 
-    def __init__(self, work: Work, *, parallel: int = 32, clock: Callable[[], float] = time.monotonic) -> None:
-        self._work, self._parallel, self._clock = work, parallel, clock
+    def __init__(
+        self,
+        work: Work,
+        *,
+        parallel: int = 32,
+        note_error: Callable[[Exception], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._work, self._parallel, self._note_error, self._clock = work, parallel, note_error, clock
         self._schedule = Schedule()
         self._failures: dict[Key, int] = {}
         self._wake = asyncio.Event()
@@ -147,6 +155,7 @@ class Queue:
         except Exception as error:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             wait = backoff(failures)
+            self._note_error(error)
             log.warning("run %s/%s: %s; again in %.1f s", key.namespace, key.name, describe(error), wait)
         finally:
             self._schedule.done(key, None if wait is None else self._clock() + wait)

@@ -231,5 +231,6 @@ def test_metrics_count_rounds_and_phases(ready):
 
     assert value("llm360_operator_runs", phase="Training") == 1
     assert value("llm360_operator_runs", phase="Preflight") == 0
-    assert value("llm360_operator_round_seconds_count") == 6
+    assert value("llm360_run_phase", namespace="research", run="amber", phase="Training", reason="Training") == 1
+    assert value("llm360_operator_reconcile_seconds_count") == 6
     assert value("llm360_operator_decision_seconds_count") == 6

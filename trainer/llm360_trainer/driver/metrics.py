@@ -1,79 +1,127 @@
 """The run's Prometheus metrics: a view of what the recorder knows, never its source.
 
-Labels are bounded: run and attempt at most, sources by name; never the step.
+Whatever goes wrong here is said once and then left: watching must not stop a training.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from llm360.monitoring.catalogue import DRIVER
+from llm360.monitoring.collectors import Collectors
+from llm360.monitoring.readings import Reading, of_entry, of_record
+from llm360.release.history import History
 from llm360.release.metrics import StepRecord
-
-STEP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+from llm360.spec import ResolvedRun
+from llm360.spec.checkpoints import Checkpoints
+from llm360.spec.evaluation import Evaluation
+from llm360_trainer.train.plan import StagePlan, WorkerReport
 
 
 class RunMetrics:
-    """All series of one run on a registry of their own.
+    """All series of one run on a registry of their own; safe to call from several threads.
 
     Args:
-        run: Name of the run, a label of every series.
+        run: The specification; its name is a label of every series.
+        stages: All stages of the run.
+        history: What the ledger says when the driver starts: counters begin behind it.
+        say: Takes a sentence for a person.
     """
 
-    def __init__(self, run: str) -> None:
-        self.registry = CollectorRegistry()
-        labels = ["run"]
-        self._run = run
+    def __init__(
+        self, run: ResolvedRun, stages: tuple[StagePlan, ...], history: History, say: Callable[[str], None]
+    ) -> None:
+        self._spec, self._stages = run.spec, stages
+        self._collectors = Collectors(DRIVER, {"run": run.name})
+        self.registry = self._collectors.registry
+        self._say, self._has_said, self._lock = say, False, threading.Lock()
+        self._num_entries = 0
+        with self._safely():
+            for entry in history.entries:
+                for reading in of_entry(entry):
+                    self._take(reading, is_past=True)
+            self._num_entries = len(history.entries)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(name, text, labels, registry=self.registry).labels(run)
+    def observe(self, record: StepRecord, workers: int) -> None:
+        """Take a finished step of so many workers in."""
+        with self._safely():
+            for reading in of_record(record, workers):
+                self._take(reading)
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(name, text, labels, registry=self.registry).labels(run)
+    def report(self, report: WorkerReport) -> None:
+        """Take in what a rank says of its own steps."""
+        with self._safely():
+            rank, on = str(report.rank), self._collectors
+            on.gauge("llm360_worker_step_seconds", rank=rank).set(report.step_seconds)
+            on.gauge("llm360_worker_memory_bytes", rank=rank).set(report.memory_bytes)
+            on.counter("llm360_worker_own_seconds_total", rank=rank).inc(report.own_seconds)
+            on.counter("llm360_worker_data_wait_seconds_total", rank=rank).inc(report.data_wait_seconds)
 
-        self.step = gauge("llm360_train_step", "Finished optimizer steps.")
-        self.loss = gauge("llm360_train_loss", "Mean loss of the last step over all real tokens, nats.")
-        self.learning_rate = gauge("llm360_train_learning_rate", "Learning rate of the last step.")
-        self.gradient_norm = gauge(
-            "llm360_train_gradient_norm", "Global gradient norm of the last step before clipping."
-        )
-        self.mfu = gauge("llm360_mfu_ratio", "Model FLOPs utilisation of the last step, 0 to 1.")
-        self.memory = gauge("llm360_worker_memory_bytes", "Largest peak memory of a worker.")
-        self.attempt = gauge("llm360_attempt", "Number of the attempt that runs.")
-        self.ledger_sequence = gauge("llm360_ledger_sequence", "Sequence number of the ledger's newest entry.")
-        self.tokens = counter("llm360_train_tokens_total", "Predictions trained on by this driver.")
-        self.data_wait = counter("llm360_data_wait_seconds_total", "Time that steps waited for data.")
-        self.checkpoint_blocked = counter(
-            "llm360_checkpoint_blocked_seconds_total", "Time that steps waited for a checkpoint."
-        )
-        self.checkpoints = counter("llm360_checkpoint_committed_total", "Checkpoints committed to the ledger.")
-        self.attempts = counter("llm360_attempts_total", "Attempts claimed by this driver.")
-        self.nonfinite = counter("llm360_nonfinite_total", "Steps with a non-finite loss or gradient.")
-        self.step_seconds = Histogram(
-            "llm360_step_seconds",
-            "Wall time of an optimizer step.",
-            labels,
-            buckets=STEP_BUCKETS,
-            registry=self.registry,
-        ).labels(run)
-        self._source_loss = Gauge(
-            "llm360_train_source_loss",
-            "Mean loss of the last step by source, nats.",
-            ["run", "source"],
-            registry=self.registry,
-        )
+    def note_ledger(self, history: History) -> None:
+        """Take in the entries that are new, and with them when the next checkpoint is due and what is not evaluated."""
+        with self._safely():
+            for entry in history.entries[self._num_entries :]:
+                for reading in of_entry(entry):
+                    self._take(reading)
+            self._num_entries = len(history.entries)
+            due = due_step(self._stages, self._spec.checkpoints, history)
+            self._collectors.gauge("llm360_checkpoint_due_step").set(math.inf if due is None else due)
+            pending = evaluations_pending(history, self._spec.evaluation)
+            self._collectors.gauge("llm360_evaluations_pending").set(pending)
 
-    def observe(self, record: StepRecord) -> None:
-        """Take a finished step in."""
-        self.step.set(record.step)
-        self.loss.set(record.loss)
-        self.learning_rate.set(record.learning_rate)
-        self.gradient_norm.set(record.grad_norm)
-        if record.mfu is not None:
-            self.mfu.set(record.mfu)
-        self.memory.set(record.memory_bytes)
-        self.data_wait.inc(record.data_wait_seconds)
-        self.checkpoint_blocked.inc(record.checkpoint_stall_seconds)
-        self.step_seconds.observe(record.step_seconds)
-        self.tokens.inc(sum(record.source_tokens.values()))
-        for source, loss in record.source_loss.items():
-            self._source_loss.labels(self._run, source).set(loss)
+    def note_waiting(self, is_waiting: bool) -> None:
+        """Note whether a commit waits for the store."""
+        with self._safely():
+            self._collectors.gauge("llm360_storage_waiting").set(is_waiting)
+
+    def forget_workers(self) -> None:
+        """A new worker group: ranks that it does not have must not stand beside its own."""
+        with self._safely():
+            for each in DRIVER:
+                if "rank" in each.labels:
+                    self._collectors.clear(each.name)
+
+    def _take(self, reading: Reading, *, is_past: bool = False) -> None:
+        """Note a reading; of the past only what still holds, which is a gauge's."""
+        metric, value = reading.metric, reading.value
+        labels = {} if reading.label is None else {metric.labels[-1]: reading.label}
+        if metric.kind == "gauge":
+            self._collectors.gauge(metric.name, **labels).set(value)
+        elif metric.kind == "counter" and not is_past:
+            self._collectors.counter(metric.name, **labels).inc(value)
+        elif metric.kind == "histogram" and not is_past:
+            self._collectors.histogram(metric.name, **labels).observe(value)
+
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except Exception as error:
+            if not self._has_said:
+                self._has_said = True
+                self._say(f"the metrics are wrong from here on: {type(error).__name__}: {error}; training goes on")
+
+
+def due_step(stages: tuple[StagePlan, ...], checkpoints: Checkpoints, history: History) -> int | None:
+    """The first step after the newest checkpoint that asks for another; None after the last."""
+    newest = history.latest_checkpoint.step if history.latest_checkpoint else -1
+    every = checkpoints.resume_every
+    for stage in stages:
+        for step in range(max(newest + 1, stage.first_step), stage.last_step + 1):
+            if stage.publishes(checkpoints, step) or (every is not None and step > 0 and step % every == 0):
+                return step
+    return None
+
+
+def evaluations_pending(history: History, evaluation: Evaluation) -> int:
+    """How many evaluations of published checkpoints on the branch are due and not in the ledger."""
+    published = [checkpoint for checkpoint in history.branch if checkpoint.body.published]
+    due = published[evaluation.every_checkpoints - 1 :: evaluation.every_checkpoints]
+    if history.complete is not None and published and published[-1] not in due:
+        due.append(published[-1])
+    done = {(body.checkpoint, body.task) for body in history.evals}
+    return sum((checkpoint.name, task.name) not in done for checkpoint in due for task in evaluation.tasks)

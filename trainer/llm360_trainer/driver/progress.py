@@ -278,7 +278,9 @@ class LogDisplay(Display):
 
     def event(self, state: RunState, text: str, facts: Mapping[str, Any]) -> None:
         """Write the event at once."""
-        self._write(state, {"event": "message", "message": text, **facts})
+        where = {"step": state.record and state.record.step, "attempt": state.attempt}
+        known = {name: value for name, value in where.items() if value is not None}
+        self._write(state, {"event": "message", "message": text, **known, **facts})
 
     def close(self, state: RunState) -> None:
         """Write the last step's line if the interval held it back."""

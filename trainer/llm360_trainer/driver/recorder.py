@@ -36,7 +36,7 @@ from llm360_trainer.driver.metrics import RunMetrics
 from llm360_trainer.driver.service import StatusService
 from llm360_trainer.driver.stages import stage_entry
 from llm360_trainer.driver.status import run_status
-from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan
+from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan, WorkerReport
 
 METRICS_SECONDS = 300.0
 """A segment of step records is committed at least this often (and at every checkpoint and stop)."""
@@ -74,8 +74,10 @@ class Recorder:
         self._attempts = 0
         self._started = time.time()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
-        self._metrics = RunMetrics(self._run.name)
-        self._service = StatusService(self.status, self._metrics.registry, host=given.host, port=given.port)
+        self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
+        self._service = StatusService(
+            self.status, self._metrics.registry, host=given.host, port=given.port, say=self._say
+        )
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     # -- asked by the ranks --------------------------------------------------------------------------------
@@ -114,12 +116,11 @@ class Recorder:
             self._pending.append(record)
             self._update.records.append(record)
             self._last_record = record
-        self._metrics.observe(record)
+        self._metrics.observe(record, self._world)
         return Command.STOP if self._over.is_set() else Command.CONTINUE
 
     def nonfinite(self, step: int, problem: str) -> Command:
         """Decide by `recovery.nonFinite` what becomes of a step whose loss or gradient is not finite."""
-        self._metrics.nonfinite.inc()
         policy = self._run.spec.recovery.non_finite
         if policy == "rewind":
             return Command.REWIND
@@ -162,6 +163,10 @@ class Recorder:
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete"))
 
         self._commit_now(finish)
+
+    def report(self, report: WorkerReport) -> None:
+        """Show what a rank says of itself."""
+        self._metrics.report(report)
 
     def event(self, text: str) -> None:
         """Pass a sentence on to whoever watches."""
@@ -240,8 +245,7 @@ class Recorder:
         if self._writer is not writer:  # not yet counted: the store may have gone away further down
             self._writer = writer
             self._attempts += 1
-            self._metrics.attempts.inc()
-            self._metrics.attempt.set(writer.attempt)
+            self._metrics.forget_workers()
         for stage in self._given.stages:
             writer.stage(stage_entry(self._run, stage, writer.attempt))
         plan = self._plan()
@@ -314,7 +318,6 @@ class Recorder:
         labels = checkpoint_labels(self._given.stages, self._run, stage, step) if published else ()
         writer.checkpoint(manifest, labels=labels, published=published)
         self._attempts = 0
-        self._metrics.checkpoints.inc()
         name = labels[0] if labels else f"resume checkpoint of step {step}"
         self._say(f"{name} committed at step {step}, {manifest.total_bytes / 2**20:.1f} MiB", checkpoint=name)
         apply_retention(writer, keep_state=self._run.spec.checkpoints.keep_state)
@@ -332,12 +335,18 @@ class Recorder:
         if self._over.is_set() and not even_if_over:
             return None
         try:
-            return wait_until_available(commit, say=self._say)
+            return wait_until_available(commit, say=self._say_waiting)
         except LLM360Error as error:
             self._end(error)
         except Exception as error:
             self._end(LLM360Error(f"the recorder failed: {type(error).__name__}: {error}", reason="RecorderFailed"))
+        finally:
+            self._metrics.note_waiting(False)
         return None
+
+    def _say_waiting(self, text: str) -> None:
+        self._metrics.note_waiting(True)
+        self._say(text)
 
     # -- small things --------------------------------------------------------------------------------------
 
@@ -367,7 +376,7 @@ class Recorder:
     def _note_head(self) -> None:
         """Keep what the ledger says now for `/status`, which must never wait for the store."""
         self._known = self._history()
-        self._metrics.ledger_sequence.set(len(self._known.entries) - 1)
+        self._metrics.note_ledger(self._known)
 
     def _stage_of(self, step: int) -> StagePlan:
         """The stage that step `step` of the run, counted from 0, belongs to."""

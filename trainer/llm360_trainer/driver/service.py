@@ -27,32 +27,52 @@ class StatusService:
         registry: The Prometheus collectors to expose.
         host: Address to listen on.
         port: Port to listen on; where it is taken any free one is used instead. 0: any free one.
+        say: Takes a sentence for a person.
     """
 
-    def __init__(self, status: Callable[[], Any], registry: CollectorRegistry, *, host: str, port: int) -> None:
-        handler = _handler(status, registry)
-        try:
-            self._server = _Server((host, port), handler)
-        except OSError:
-            self._server = _Server((host, 0), handler)
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="status-service", daemon=True)
-        self._thread.start()
+    def __init__(
+        self,
+        status: Callable[[], Any],
+        registry: CollectorRegistry,
+        *,
+        host: str,
+        port: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._server = _listen(host, port, _handler(status, registry), say)
+        self.port = int(self._server.server_address[1]) if self._server else 0
+        """Where it listens; 0: nowhere."""
+        if self._server:
+            self._thread = threading.Thread(target=self._server.serve_forever, name="status-service", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=5)
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(timeout=5)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # A second driver on the same host must find the port taken, not share it.
     allow_reuse_address = False
+    # Many clients that hang must not keep one that does not from being heard.
+    request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is not worth a traceback in the run's log."""
+
+
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler], say: Callable[[str], None]) -> _Server | None:
+    """Listen on the port, else on any other, else not at all."""
+    for each in (port, 0):
+        try:
+            return _Server((host, each), handler)
+        except OSError as error:
+            say(f"/status and /metrics cannot listen on {host}:{each}: {error}; training goes on")
+    return None
 
 
 def _handler(status: Callable[[], Any], registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:

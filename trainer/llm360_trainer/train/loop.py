@@ -10,7 +10,6 @@ All decisions are made by all ranks alike: they follow from the plan, from the s
 from __future__ import annotations
 
 import math
-import resource
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from llm360_trainer.model import Decoder, DecoderConfig, model_flops_utilization
 from llm360_trainer.step import StepResult, TrainStep
 from llm360_trainer.stream import StepRows, StepStream, stream_steps
 from llm360_trainer.train.plan import AttemptPlan, Command, Recorder, StagePlan
+from llm360_trainer.train.watch import Watch, peak_memory_bytes
 
 
 class LeaveLoop(Exception):  # noqa: N818  (not an error: how the loop is left early)
@@ -78,6 +78,10 @@ class Loop:
     _command: Command = Command.CONTINUE
     _stall_seconds: float = 0.0
     _last_end: float = field(default_factory=time.perf_counter)
+    _watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.rank, self.device, self.recorder.report)
 
     def run_attempt(self, plan: AttemptPlan) -> None:
         """Train from the plan's first step to the run's last.
@@ -88,6 +92,7 @@ class Loop:
         if plan.resume is None:
             self._checkpoint_if_due(self.stages[0], 0, plan)
         self._last_end = time.perf_counter()
+        self._watch.begin()
         for stage in self.stages:
             skip = {step - stage.first_step for step in plan.skip}
             first = max(0, plan.first_step - stage.first_step)
@@ -128,6 +133,7 @@ class Loop:
     def _train(self, stage: StagePlan, rows: StepRows, plan: AttemptPlan) -> None:
         """One step of all ranks, and its record."""
         step = stage.first_step + rows.step
+        self._watch.step_begins(rows.wait_seconds)
         result = self.step_of[stage.index](
             rows.ids,
             rows.loss_mask,
@@ -136,6 +142,7 @@ class Loop:
             learning_rate=self._learning_rate(stage, rows.step),
             flags=(float(self._command is Command.STOP), rows.wait_seconds / self.world),
         )
+        self._watch.step_ended()
         if result.flags[0] > 0:
             raise LeaveLoop(Command.STOP, step)
         problem = "" if result.finite else describe_nonfinite(step, result)
@@ -219,10 +226,3 @@ def reset_moments(optimizer: torch.optim.Optimizer) -> None:
 def describe_nonfinite(step: int, result: StepResult) -> str:
     """The sentence that the ledger keeps."""
     return f"step {step + 1}: loss {result.loss}, gradient norm {result.grad_norm}"
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory of this process so far: of the device, or resident where that is a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

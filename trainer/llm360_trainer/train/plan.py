@@ -144,8 +144,27 @@ class AttemptPlan:
         return self.resume.manifest.step if self.resume else 0
 
 
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a rank says of its own steps since its last report; for watchers alone.
+
+    Attributes:
+        rank: Its number.
+        step_seconds: Wall time of its last step.
+        own_seconds: Time between its steps, in which the other ranks waited for it: data, checkpoints, records.
+        data_wait_seconds: Of that, waiting for its data.
+        memory_bytes: Peak memory of its process so far: of its GPU, or resident.
+    """
+
+    rank: int
+    step_seconds: float
+    own_seconds: float
+    data_wait_seconds: float
+    memory_bytes: int
+
+
 class Recorder(Protocol):
-    """What a rank may ask of the recorder. Every call blocks until the recorder has answered."""
+    """What a rank may ask of the recorder. Every call but `report` blocks until the recorder has answered."""
 
     def begin_attempt(self, group: GroupInfo) -> AttemptPlan | None:
         """Claim an attempt. None: there is nothing to do for this group; the driver knows why."""
@@ -167,6 +186,9 @@ class Recorder(Protocol):
 
     def finish(self) -> None:
         """All steps are done and all parts handed over; returns when the end is committed."""
+
+    def report(self, report: WorkerReport) -> None:
+        """Say how this rank does. Nobody waits for it, and where it is lost nothing else is."""
 
     def event(self, text: str) -> None:
         """Something a person should see."""

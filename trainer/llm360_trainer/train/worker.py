@@ -30,7 +30,7 @@ from llm360_trainer.optim import build_optimizer
 from llm360_trainer.parallel import build_model, fill, fill_initial, make_mesh, set_deterministic
 from llm360_trainer.step import TrainStep
 from llm360_trainer.train.loop import LeaveLoop, Loop, reset_moments
-from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan
+from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan, WorkerReport
 from llm360_trainer.train.settings import DTYPES, decoder_config, optimizer_settings, parallel_settings
 
 
@@ -62,6 +62,10 @@ class RemoteRecorder:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._actor, name)
         return lambda *args: ray.get(method.remote(*args))
+
+    def report(self, report: WorkerReport) -> None:
+        """Hand a report over without waiting: watching must not slow the steps."""
+        self._actor.report.remote(report)
 
 
 def train_worker(config: dict[str, WorkerInput]) -> None:

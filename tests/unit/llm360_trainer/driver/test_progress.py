@@ -130,8 +130,9 @@ def test_json_log_is_json_even_for_values_that_json_lacks(log, clock):
     progress = log_progress(log, clock, log_format="json")
     progress.event("attempt 2 resumes from step 8", attempt=2, resumed_step=8)
     progress.step(record(9, loss=math.nan))
+    progress.event("the store answers again")
 
-    event, step = (json.loads(line, parse_constant=pytest.fail) for line in log.getvalue().splitlines())
+    event, step, later = (json.loads(line, parse_constant=pytest.fail) for line in log.getvalue().splitlines())
     assert event == {
         "time": "2026-01-02T03:04:05Z",
         "run": "amber-tiny",
@@ -141,6 +142,7 @@ def test_json_log_is_json_even_for_values_that_json_lacks(log, clock):
         "resumed_step": 8,
     }
     assert (step["event"], step["step"], step["loss"], step["tokens"]) == ("step", 9, "nan", 9 * 8192)
+    assert (later["run"], later["step"], later["attempt"]) == ("amber-tiny", 9, step["attempt"])
 
 
 def test_time_left_is_not_moved_by_one_slow_step():
