@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from llm360.canonical import canonical_json
 from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError, SpecError
 from llm360.spec import documents, load_run
+from llm360.spec.compatibility import breaking_changes
 from llm360.spec.crd import crd
 from llm360.spec.reference import reference_page
 from llm360.spec.schema import openapi_schema
@@ -39,6 +44,7 @@ CRD_EXAMPLES = """\
 examples:
   llm360 spec crd | kubectl apply --server-side -f -
   llm360 spec crd > manifests/crd.yaml
+  llm360 spec crd --since manifests/released/crd.yaml      what would break objects that are stored already
 """
 
 
@@ -71,6 +77,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     schema.set_defaults(run=run_schema)
 
     definition = add_command(commands, "crd", "print the CustomResourceDefinition of LLM360Run", CRD_EXAMPLES)
+    definition.add_argument(
+        "--since",
+        type=Path,
+        metavar="FILE",
+        help="print instead which changes since that definition break stored objects; exit 1 if there are any",
+    )
     definition.set_defaults(run=run_crd)
 
     reference = add_command(
@@ -118,10 +130,29 @@ def run_schema(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_crd(_args: argparse.Namespace) -> int:
-    """Print the definition."""
-    print(documents.dump(crd()), end="")
-    return 0
+def run_crd(args: argparse.Namespace) -> int:
+    """Print the definition, or what it breaks."""
+    if args.since is None:
+        print(documents.dump(crd()), end="")
+        return 0
+    found = breaking_changes(_read_definition(args.since), crd())
+    print("\n".join(found) or "nothing that breaks stored objects")
+    return 1 if found else 0
+
+
+def _read_definition(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+        if found["kind"] == "CustomResourceDefinition" and found["spec"]["versions"]:
+            return dict(found)
+        problem = "its kind is another"
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise InputError(
+        f"{path} is no CustomResourceDefinition ({' '.join(problem.split())}); give one as crd.yaml has it"
+    )
 
 
 def run_reference(_args: argparse.Namespace) -> int:
