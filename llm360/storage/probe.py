@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 
-from llm360.errors import ObjectExistsError, StorageError, StoreUnusableError
+from llm360.errors import ObjectExistsError, ObjectNotFoundError, StorageError, StoreUnusableError
 from llm360.storage.base import Storage
 
 
@@ -17,9 +17,13 @@ def probe_conditional_create(storage: Storage, key: str) -> None:
         key: Where to try; a random ending is added, so that probes do not meet.
 
     Raises:
-        StoreUnusableError: the store accepted both writes (ConditionalCreateUnsupported), or none at all.
+        StoreUnusableError: there is no such bucket (BucketMissing); the store accepted both writes
+            (ConditionalCreateUnsupported), or none at all.
     """
     key = f"{key}-{secrets.token_hex(8)}"
+    # Read first: some servers make a bucket that is not there at the first write, and a mistyped name would never show.
+    with contextlib.suppress(ObjectNotFoundError):
+        storage.get(key)
     try:
         # Refused here means that an answer was lost and the repeated request found its own bytes: honoured.
         with contextlib.suppress(ObjectExistsError):

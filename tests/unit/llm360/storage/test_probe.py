@@ -46,6 +46,19 @@ def test_silence_is_no_verdict(store, monkeypatch):
         probe_conditional_create(store, "ledger/probe")
 
 
+def test_a_bucket_that_a_write_would_make_is_missed_before_it(store, monkeypatch):
+    """SeaweedFS makes a bucket at its first write; a read says that there is none."""
+
+    def miss(*_):
+        raise StoreUnusableError("there is no bucket", reason="BucketMissing")
+
+    monkeypatch.setattr(FileStorage, "get", miss)
+    monkeypatch.setattr(FileStorage, "create", lambda *_: pytest.fail("written before it was read"))
+    with pytest.raises(StoreUnusableError) as error:
+        probe_conditional_create(store, "ledger/probe")
+    assert error.value.reason == "BucketMissing"
+
+
 def test_a_store_that_forbids_deleting_is_taken(store, monkeypatch):
     def forbid(*_):
         raise StoreUnusableError("locked", reason="NotWritable")
