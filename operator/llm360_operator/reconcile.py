@@ -132,13 +132,14 @@ def suspended(case: Case) -> Step | None:
     if not case.is_suspend_asked:
         return None
     stopping = Verdict("Suspending", "SuspendAsked", "the driver commits its last records, then the pods go")
+    memory = tuple(_progress(case).items())  # what it commits last is what the status goes on saying
     if case.live_jobs or case.seen.preflight:
-        return Step(stopping, (*case.delete_jobs(), *case.delete_preflight()), SOON_SECONDS)
+        return Step(stopping, (*case.delete_jobs(), *case.delete_preflight()), SOON_SECONDS, memory)
     if case.seen.cluster is not None:
         begun = case.since("Suspended") if case.phase == "Suspending" else case.seen.now
         is_patient = (case.seen.now - begun).total_seconds() < STOP_WAIT_SECONDS
         is_waiting = case.seen.driver is not None and is_patient
-        return Step(stopping, () if is_waiting else case.delete_cluster(), SOON_SECONDS)
+        return Step(stopping, () if is_waiting else case.delete_cluster(), SOON_SECONDS, memory)
     message = (
         "the run holds, and none of its pods is left; set spec.suspend to false: it goes on from its last checkpoint"
     )
@@ -326,10 +327,14 @@ def trained(case: Case) -> Step | None:
         verdict = Verdict("Recovering", "JobEnding", f"job {job.number} is being stopped; the next one follows")
         extra = tuple(action for action in case.delete_jobs() if len(case.live_jobs) > 1)
         return Step(verdict, extra, SOON_SECONDS)
-    progress = driver_progress(case.seen.driver, case.status.get("configDigest", ""), case.seen.now)
+    progress = _progress(case)
     memory = (*progress.items(), ("submission", job.number))
     verdict = _training_verdict(case, case.status | progress)
     return Step(verdict, (), SOON_SECONDS if _is_ending(case.seen.driver) else POLL_SECONDS, memory)
+
+
+def _progress(case: Case) -> dict[str, Any]:
+    return driver_progress(case.seen.driver, case.status.get("configDigest", ""), case.seen.now)
 
 
 def _is_ending(driver: Mapping[str, Any] | None) -> bool:

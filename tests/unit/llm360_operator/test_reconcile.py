@@ -155,6 +155,18 @@ def test_suspend_stops_the_driver_first_and_resume_goes_on(training):
     assert training.live == [2]
 
 
+def test_what_a_driver_commits_while_it_stops_is_kept(training):
+    training.change(suspend=True)
+    training.driver["step"] = 8
+    training.step()
+    training.driver["step"] = 9
+    training.step()
+    for _ in range(2):
+        training.finish_deletions()
+        training.step()
+    assert (training.said[0], training.status["step"]) == ("Suspended", 9)
+
+
 def test_a_driver_that_does_not_stop_is_waited_for_but_not_for_ever(training):
     training.change(suspend=True)
     training.step()

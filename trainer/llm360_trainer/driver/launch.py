@@ -42,6 +42,10 @@ LEAVE_SECONDS = 5.0
 """How long ranks may take to leave after the end is known, before Ray is shut down around them."""
 FLUSH_SECONDS = 20.0
 """How long an interrupted run may take to commit its last records."""
+TELL_SECONDS = 20.0
+"""How long a driver on a cluster stays after its end, so that an operator who asks every 15 s reads how it ended."""
+TELL_STOPPED_SECONDS = 5.0
+"""The same of one that was asked to stop; it is asked more often then, and what waits is its pods' next owner."""
 RECORDER_THREADS = 64
 """Calls of the recorder's actor that may wait at a time; ranks wait in at most two each."""
 SIGNAL_EXIT = 128
@@ -276,7 +280,7 @@ class Launch:
         progress: Progress,
         interruption: Interruption,
     ) -> None:
-        self._run, self._progress, self._interruption = run, progress, interruption
+        self._run, self._options, self._progress, self._interruption = run, options, progress, interruption
         run_json = run.canonical()
         self._recorder = start_recorder(RecorderInput(run_json, stages, storage_options, options.host, options.port))
         progress.event(f"status and metrics on http://{options.host}:{ray.get(self._recorder.port.remote())}")
@@ -325,6 +329,10 @@ class Launch:
             if late:
                 self._progress.event("the last records could not be committed in time; their steps will be run again")
         self._show(ray.get(self._recorder.drain.remote()))
+        # One that was fenced leaves its port to the newer driver at once; on one machine nobody waits to be told.
+        if self._options.address is not None and outcome.exit_code != 3:
+            seconds = TELL_STOPPED_SECONDS if self._interruption.signal else TELL_SECONDS
+            ray.wait([self._recorder.tell_end.remote(seconds)], timeout=seconds)
         return outcome
 
     def _show(self, update: Update) -> None:

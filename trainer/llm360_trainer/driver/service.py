@@ -28,6 +28,7 @@ class StatusService:
         host: Address to listen on.
         port: Port to listen on; where it is taken any free one is used instead. 0: any free one.
         say: Takes a sentence for a person.
+        sent: Told of each status that somebody has been sent.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class StatusService:
         host: str,
         port: int,
         say: Callable[[str], None],
+        sent: Callable[[Any], None] = lambda _: None,
     ) -> None:
-        self._server = _listen(host, port, _handler(status, registry), say)
+        self._server = _listen(host, port, _handler(status, registry, sent), say)
         self.port = int(self._server.server_address[1]) if self._server else 0
         """Where it listens; 0: nowhere."""
         if self._server:
@@ -75,13 +77,17 @@ def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler], say: Ca
     return None
 
 
-def _handler(status: Callable[[], Any], registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    status: Callable[[], Any], registry: CollectorRegistry, sent: Callable[[Any], None]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = SOCKET_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
             if self.path == "/status":
-                self._answer("application/json", json.dumps(status(), sort_keys=True).encode() + b"\n")
+                value = status()
+                self._answer("application/json", json.dumps(value, sort_keys=True).encode() + b"\n")
+                sent(value)
             elif self.path == "/metrics":
                 self._answer(CONTENT_TYPE_LATEST, generate_latest(registry))
             else:

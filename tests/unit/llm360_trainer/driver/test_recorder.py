@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -231,6 +233,39 @@ def test_status_and_metrics_are_served_even_where_the_port_is_taken(
         other = Recorder(type(given)(given.run_json, given.stages, given.options, given.host, taken.getsockname()[1]))
         assert other.port() != taken.getsockname()[1]
         other.close()
+
+
+def test_the_end_waits_for_a_reader_who_follows_the_run(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 4)
+
+    def ask() -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{recorder.port()}/status", timeout=10) as answer:
+            return dict(json.load(answer))
+
+    began = time.monotonic()
+    recorder.tell_end(20.0)
+    assert time.monotonic() - began < 5, "nobody had asked, and it waited"
+    assert ask()["phase"] == "Training"
+    train_to(recorder, 5, 8)
+    recorder.finish()
+    leaving = threading.Thread(target=recorder.tell_end, args=(20.0,))
+    leaving.start()
+    leaving.join(0.05)
+    assert leaving.is_alive(), "it left before the reader came again"
+    said = ask()
+    assert (said["phase"], said["step"], len(said["checkpoints"])) == ("Succeeded", 8, 2)
+    leaving.join(10)
+    assert not leaving.is_alive()
+
+
+def test_a_reader_who_stays_away_is_not_waited_for_for_ever(make_run: Any, start_recorder: Any) -> None:
+    recorder = start_recorder(make_run())
+    urllib.request.urlopen(f"http://127.0.0.1:{recorder.port()}/status", timeout=10).close()
+    recorder.tell_end(0.05)
 
 
 def test_a_segment_whose_answer_was_lost_is_committed_once(
