@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("llm360.cli.status", "show where a run stands"),
     "ls": ("llm360.cli.ls", "list a release's checkpoints, attempts and data"),
     "report": ("llm360.cli.report", "write a run's report as one HTML page"),
+    "metrics": ("llm360.cli.metrics", "write the record of a run's steps for Prometheus, TensorBoard and others"),
     "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
     "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),
     "export": ("llm360_trainer.cli.export", "write a checkpoint in a form that other programs read"),
@@ -144,7 +145,7 @@ def run(argv: Sequence[str], program: Program = LLM360) -> int:
 
 
 # Third-party packages that only an extra brings, by the extra that brings them.
-EXTRA_OF = {"torch": "trainer", "ray": "trainer", "safetensors": "trainer", "psutil": "trainer", "zstandard": "trainer"}
+EXTRA_OF = dict.fromkeys(("torch", "ray", "safetensors", "psutil", "tensorboardX", "zstandard"), "trainer")
 
 
 def main() -> int:

@@ -1,0 +1,146 @@
+"""A release's record as OpenMetrics text: the series that a Prometheus would have, had it seen every step.
+
+    promtool tsdb create-blocks-from openmetrics run.om data/
+
+All attempts' records are in it, those that were taken back too, since that is what was to be seen. Each sample has
+the time of its step or entry. OpenMetrics wants all samples of a series together, so each series is kept in a file
+of its own until the end; what is in memory does not grow with the run.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from tempfile import SpooledTemporaryFile
+from typing import IO, BinaryIO
+
+import pyarrow as pa
+
+from llm360.monitoring.catalogue import RUN, STEPS, Metric
+from llm360.monitoring.readings import Reading, of_entry, of_record
+from llm360.monitoring.tables import records
+from llm360.release.history import History
+
+SPOOL_BYTES = 1 << 20
+"""A series up to this size stays in memory."""
+
+UNITS = ("seconds", "bytes", "ratio")
+
+
+def write_openmetrics(table: pa.Table, history: History, run: str, out: BinaryIO) -> None:
+    """Write all series of a run.
+
+    Args:
+        table: Records of steps, of all attempts.
+        history: What the ledger says; all its entries are replayed, whichever steps the table has.
+        run: The label `run`.
+        out: Takes UTF-8 text.
+    """
+    workers = {claim.attempt: claim.world_size for claim in history.attempts}
+    replay = _Replay(run)
+    for record in records(table.sort_by("time")):
+        replay.take(record.time, of_record(record, workers.get(record.attempt, 1)))
+    for entry in sorted(history.entries, key=lambda entry: entry.time):
+        replay.take(datetime.fromisoformat(entry.time), of_entry(entry))
+    for chunk in replay.text():
+        out.write(chunk)
+
+
+@dataclass
+class _Series:
+    """The samples so far of one series, a histogram's buckets included, and what they have come to."""
+
+    metric: Metric
+    labels: str
+    lines: IO[bytes] = field(default_factory=lambda: SpooledTemporaryFile(SPOOL_BYTES))  # noqa: SIM115 - until read
+    total: float = 0.0
+    counts: list[int] = field(default_factory=list)
+    last: int = -1
+
+    def add(self, milliseconds: int, value: float) -> None:
+        """Take a reading in. Prometheus knows milliseconds: of two in the same one the later is put into the next."""
+        self.last = max(self.last + 1, milliseconds)
+        time = f"{self.last // 1000}.{self.last % 1000:03d}"
+        name = self.metric.name
+        if self.metric.kind == "gauge":
+            self._line(name, self.labels, value, time)
+            return
+        self.total += value
+        if self.metric.kind == "counter":
+            self._line(name, self.labels, self.total, time)
+            return
+        bounds = self.metric.buckets
+        self.counts = self.counts or [0] * (len(bounds) + 1)
+        self.counts[bisect_left(bounds, value)] += 1
+        count = 0
+        for bound, more in zip((*bounds, math.inf), self.counts, strict=True):
+            count += more
+            self._line(f"{name}_bucket", f'{self.labels},le="{write_number(bound)}"', count, time)
+        self._line(f"{name}_count", self.labels, count, time)
+        self._line(f"{name}_sum", self.labels, self.total, time)
+
+    def _line(self, name: str, labels: str, value: float, time: str) -> None:
+        self.lines.write(f"{name}{{{labels}}} {write_number(value)} {time}\n".encode())
+
+
+class _Replay:
+    """All series of a run.
+
+    Args:
+        run: The label `run`.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._series: dict[tuple[str, str | None], _Series] = {}
+
+    def take(self, time: datetime, readings: Iterable[Reading]) -> None:
+        """Add what was read at a time."""
+        milliseconds = round(time.timestamp() * 1000)
+        for metric, value, label in readings:
+            series = self._series.get((metric.name, label))
+            if series is None:
+                labels = {"run": self._run} if label is None else {"run": self._run, metric.labels[-1]: label}
+                series = self._series[metric.name, label] = _Series(metric, write_labels(labels))
+            series.add(milliseconds, value)
+
+    def text(self) -> Iterator[bytes]:
+        """The whole, family by family, each series' samples together."""
+        for metric in STEPS + RUN:
+            found = [series for (name, _), series in self._series.items() if name == metric.name]
+            if not found:
+                continue
+            yield _head(metric)
+            for series in found:
+                series.lines.seek(0)
+                while chunk := series.lines.read(SPOOL_BYTES):
+                    yield chunk
+                series.lines.close()
+        yield b"# EOF\n"
+
+
+def _head(metric: Metric) -> bytes:
+    """A family's metadata; OpenMetrics' name of a counter's family lacks `_total`."""
+    family = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
+    lines = [f"# TYPE {family} {metric.kind}\n", f"# HELP {family} {metric.help}\n"]
+    if unit := next((unit for unit in UNITS if family.endswith(f"_{unit}")), None):
+        lines.insert(1, f"# UNIT {family} {unit}\n")
+    return "".join(lines).encode()
+
+
+def write_labels(labels: Mapping[str, str]) -> str:
+    """Labels as OpenMetrics writes them, without the braces."""
+    escaped = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+    return ",".join(f'{name}="{value.translate(escaped)}"' for name, value in labels.items())
+
+
+def write_number(value: float) -> str:
+    """A number as OpenMetrics writes it; every bit of it can be read back."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(float(value))

@@ -1,0 +1,127 @@
+"""The real Prometheus and promtool, in processes of this machine, filled by replays."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed import build
+from testbed.process import wait_until
+
+from llm360.storage import open_storage
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Prometheus:
+    """A server that holds what was put into its blocks, and scrapes nothing."""
+
+    address: str
+
+    def ask(self, path: str, **parameters: Any) -> Any:
+        """The `data` of an answer of its HTTP API; fails with what it said where it refused."""
+        form = urllib.parse.urlencode(parameters)
+        try:
+            with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{form}", timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
+
+    def samples(self, selector: str, time: float, seconds: int = 86400) -> list[tuple[float, float]]:
+        """The raw samples of the only series that a selector finds, in the time before."""
+        (series,) = self.ask("query", query=f"{selector}[{seconds}s]", time=time)["result"]
+        return [(float(when), float(value)) for when, value in series["values"]]
+
+
+@pytest.fixture(scope="session")
+def promtool(machine: None) -> Callable[..., str]:
+    """Runs promtool; gives what it printed, fails with it where it failed."""
+    program = build.program("prometheus", "promtool")
+
+    def run(*arguments: str | Path, said: bytes | None = None) -> str:
+        result = subprocess.run([program, *arguments], input=said, capture_output=True, timeout=120)
+        printed = (result.stdout + result.stderr).decode()
+        assert result.returncode == 0, printed
+        return printed
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def serve(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Starts a Prometheus on a folder of blocks, for a `with` block."""
+    program = build.program("prometheus", "prometheus")
+
+    @contextmanager
+    def start(blocks: Path) -> Iterator[Prometheus]:
+        folder = tmp_path_factory.mktemp("prometheus")
+        (folder / "prometheus.yml").write_text("{}\n")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        command = [
+            program,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={blocks}",
+            "--storage.tsdb.retention.time=100y",  # what is replayed may be older than what Prometheus keeps
+            f"--web.listen-address={address}",
+        ]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+
+            def is_ready() -> bool:
+                assert process.poll() is None, (folder / "log").read_text()
+                try:
+                    return urllib.request.urlopen(f"http://{address}/-/ready", timeout=5).status == 200
+                except OSError:
+                    return False
+
+            wait_until(is_ready, "Prometheus", 60)
+            yield Prometheus(f"http://{address}")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def eventful_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of a release with restarts, a fallback, a rewind, a skip and two sources, called amber-tiny."""
+    path = ROOT / "tests/unit/llm360/report/conftest.py"
+    spec = importlib.util.spec_from_file_location("synthetic_release", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    uri = str(tmp_path_factory.mktemp("made") / "amber-tiny")
+    module.eventful_release(open_storage(uri))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def replayed(
+    eventful_uri: str, promtool: Callable[..., str], serve: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that holds the release's record, put there as docs/how-to/monitoring.md says."""
+    folder = tmp_path_factory.mktemp("blocks")
+    command = [sys.executable, "-m", "llm360.cli.main", "metrics", eventful_uri, "--format", "openmetrics"]
+    with (folder / "run.om").open("wb") as text:
+        subprocess.run(command, stdout=text, check=True, timeout=120)
+    promtool("tsdb", "create-blocks-from", "openmetrics", folder / "run.om", folder / "data")
+    with serve(folder / "data") as prometheus:
+        yield prometheus

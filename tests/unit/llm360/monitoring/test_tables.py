@@ -1,0 +1,71 @@
+"""Each form holds each record's every number."""
+
+import csv
+import io
+import json
+import math
+import struct
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llm360.monitoring.tables import records, write_csv, write_jsonl, write_parquet, write_tensorboard
+from llm360.release.metrics import SCHEMA
+
+
+def written(write, table):
+    out = io.BytesIO()
+    write(table, out)
+    return out.getvalue()
+
+
+def test_parquet_is_the_record_itself(eventful):
+    table = eventful[1]()
+    assert pq.read_table(pa.BufferReader(written(write_parquet, table))).equals(table)
+
+
+def test_jsonl_has_one_object_a_step(eventful):
+    table = eventful[1](all_attempts=True)
+    lines = [json.loads(line, parse_constant=int) for line in written(write_jsonl, table).splitlines()]
+    assert len(lines) == table.num_rows
+    for line, record in zip(lines, records(table), strict=True):
+        assert line["source_tokens"] == record.source_tokens
+        assert line["loss"] == (record.loss if math.isfinite(record.loss) else "nan")
+        assert (line["step"], line["mfu"], line["skipped"]) == (record.step, None, record.skipped)
+
+
+def test_csv_has_a_column_for_each_source(eventful):
+    table = eventful[1]()
+    lines = list(csv.DictReader(io.StringIO(written(write_csv, table).decode())))
+    assert [int(line["step"]) for line in lines] == list(range(1, 401))
+    for line, record in zip(lines, records(table), strict=True):
+        assert float(line["source_loss.docs"]) == record.source_loss["docs"]
+        assert (float(line["loss"]), line["mfu"]) == (record.loss, "")
+        assert line["time"] == record.time.isoformat().replace("+00:00", "Z")
+
+
+def test_without_records_there_is_a_header_and_no_line():
+    table = SCHEMA.empty_table()
+    assert written(write_csv, table).decode().startswith("step,attempt,stage,time,tokens,loss")
+    assert written(write_jsonl, table) == b""
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")  # of what tensorboardX may upload with
+def test_tensorboard_gets_each_step_s_numbers_with_their_time(eventful, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    table = eventful[1](first_step=390)
+    assert write_tensorboard(table, tmp_path / "logs") == 11
+    (file,) = (tmp_path / "logs").iterdir()
+    data, events = file.read_bytes(), []
+    while data:  # TFRecord: length, its checksum, bytes, their checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    losses = {e.step: (e.wall_time, v.simple_value) for e in events for v in e.summary.value if v.tag == "train/loss"}
+    for record in records(table):
+        time, loss = losses[record.step]
+        assert abs(time - record.time.timestamp()) < 1e-3
+        assert math.isclose(loss, record.loss, rel_tol=1e-6)
+    assert any(v.tag == "source_loss/docs" for e in events for v in e.summary.value)
