@@ -124,12 +124,12 @@ STEPS = (
         "Steps whose loss or gradient came out infinite or not a number.",
         of=_nonfinite,
     ),
-    Metric("llm360_attempt", "gauge", "Number of the attempt that made the last step.", of=lambda r: r.attempt),
 )
 """What every record of a step says."""
 
 RUN = (
     Metric("llm360_train_total_steps", "gauge", "Optimizer steps of the whole run."),
+    Metric("llm360_attempt", "gauge", "Number of the newest attempt."),
     Metric("llm360_workers", "gauge", "Workers (ranks) of the newest attempt; on GPUs each has one."),
     Metric("llm360_worker_seconds_total", "counter", "Time of steps times workers; of GPU workers the cost."),
     Metric("llm360_attempts_total", "counter", "Attempts claimed: starts of the worker group."),

@@ -42,6 +42,7 @@ def of_entry(entry: Entry) -> Iterator[Reading]:
     match entry.body:
         case Attempt() as body:
             yield _reading("llm360_attempts_total", 1)
+            yield _reading("llm360_attempt", body.attempt)
             yield _reading("llm360_workers", body.world_size)
         case Stage() as body:
             yield _reading("llm360_train_total_steps", body.last_step)

@@ -3,17 +3,20 @@
     promtool tsdb create-blocks-from openmetrics run.om data/
 
 All attempts' records are in it, those that were taken back too, since that is what was to be seen. Each sample has
-the time of its step or entry. OpenMetrics wants all samples of a series together, so each series is kept in a file
+the time of its step or entry; what an entry says holds on, so it is said again at each step, or Prometheus would
+forget it after five minutes. OpenMetrics wants all samples of a series together, so each series is kept in a file
 of its own until the end; what is in memory does not grow with the run.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO
 
@@ -22,10 +25,15 @@ import pyarrow as pa
 from llm360.monitoring.catalogue import RUN, STEPS, Metric
 from llm360.monitoring.readings import Reading, of_entry, of_record
 from llm360.monitoring.tables import records
+from llm360.release.entry import Entry
 from llm360.release.history import History
+from llm360.release.metrics import StepRecord
 
 SPOOL_BYTES = 1 << 20
 """A series up to this size stays in memory."""
+
+FROM_ENTRIES = tuple(metric for metric in RUN if metric.name != "llm360_worker_seconds_total")
+"""What the ledger's entries alone say."""
 
 UNITS = ("seconds", "bytes", "ratio")
 
@@ -40,11 +48,20 @@ def write_openmetrics(table: pa.Table, history: History, run: str, out: BinaryIO
         out: Takes UTF-8 text.
     """
     workers = {claim.attempt: claim.world_size for claim in history.attempts}
+    steps: Iterator[tuple[datetime, StepRecord | Entry]] = (
+        (record.time, record) for record in records(table.sort_by("time"))
+    )
+    entries: list[tuple[datetime, StepRecord | Entry]] = [
+        (datetime.fromisoformat(entry.time), entry) for entry in history.entries
+    ]
+    entries.sort(key=itemgetter(0))
     replay = _Replay(run)
-    for record in records(table.sort_by("time")):
-        replay.take(record.time, of_record(record, workers.get(record.attempt, 1)))
-    for entry in sorted(history.entries, key=lambda entry: entry.time):
-        replay.take(datetime.fromisoformat(entry.time), of_entry(entry))
+    for time, each in heapq.merge(steps, entries, key=itemgetter(0)):
+        if isinstance(each, StepRecord):
+            replay.take(time, of_record(each, workers.get(each.attempt, 1)))
+            replay.repeat(time)
+        else:
+            replay.take(time, of_entry(each))
     for chunk in replay.text():
         out.write(chunk)
 
@@ -57,6 +74,7 @@ class _Series:
     labels: str
     lines: IO[bytes] = field(default_factory=lambda: SpooledTemporaryFile(SPOOL_BYTES))  # noqa: SIM115 - until read
     total: float = 0.0
+    """Of a gauge: its value."""
     counts: list[int] = field(default_factory=list)
     last: int = -1
 
@@ -65,11 +83,8 @@ class _Series:
         self.last = max(self.last + 1, milliseconds)
         time = f"{self.last // 1000}.{self.last % 1000:03d}"
         name = self.metric.name
-        if self.metric.kind == "gauge":
-            self._line(name, self.labels, value, time)
-            return
-        self.total += value
-        if self.metric.kind == "counter":
+        self.total = value if self.metric.kind == "gauge" else self.total + value
+        if self.metric.kind != "histogram":
             self._line(name, self.labels, self.total, time)
             return
         bounds = self.metric.buckets
@@ -106,6 +121,13 @@ class _Replay:
                 labels = {"run": self._run} if label is None else {"run": self._run, metric.labels[-1]: label}
                 series = self._series[metric.name, label] = _Series(metric, write_labels(labels))
             series.add(milliseconds, value)
+
+    def repeat(self, time: datetime) -> None:
+        """Say again what the entries said last."""
+        milliseconds = round(time.timestamp() * 1000)
+        for metric in FROM_ENTRIES:
+            if series := self._series.get((metric.name, None)):
+                series.add(milliseconds, series.total if metric.kind == "gauge" else 0.0)
 
     def text(self) -> Iterator[bytes]:
         """The whole, family by family, each series' samples together."""

@@ -33,12 +33,12 @@ def test_labels_are_bounded_and_rank_is_on_workers_series_alone():
 
 
 def test_every_column_of_a_record_has_its_metric(step_record):
-    """All that a record holds can be watched; time, stage and `skipped` are what queries see by other means."""
+    """All that a record holds can be watched; time, stage, attempt and `skipped` show by other means."""
     said = set()
     for name in SCHEMA.names:
         changed = step_record(**{name: {"docs": 77} if name.startswith("source") else 77})
         said |= {name for each in STEPS if each.of(changed) != each.of(step_record())}
-    assert set(SCHEMA.names) - said == {"stage", "time", "tokens", "skipped"}
+    assert set(SCHEMA.names) - said == {"attempt", "stage", "time", "tokens", "skipped"}
 
 
 def test_a_step_counts_as_nonfinite_only_where_it_was_computed(step_record):

@@ -4,9 +4,11 @@ import io
 import itertools
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,7 +75,6 @@ def test_every_record_is_there_with_its_time_and_value(replayed):
         "llm360_train_gradient_norm": "grad_norm",
         "llm360_train_tokens_per_second": "tokens_per_second",
         "llm360_train_memory_bytes": "memory_bytes",
-        "llm360_attempt": "attempt",
     }.items():
         said = found[name,]
         assert [time for time, _ in said] == pytest.approx(times, abs=0.0011), name
@@ -100,14 +101,22 @@ def test_counters_and_histogram_grow_by_what_each_record_says(replayed):
 
 
 def test_the_ledger_s_entries_are_there(replayed):
-    found, _, history = replayed
-    assert [value for _, value in found["llm360_ledger_sequence",]] == list(range(len(history.entries)))
+    found, made, history = replayed
+    said = found["llm360_ledger_sequence",]
+    firsts = [next(group) for _, group in itertools.groupby(said, key=lambda sample: sample[1])]
+    assert [value for _, value in firsts] == [entry.seq for entry in history.entries]
+    times = [datetime.fromisoformat(entry.time).timestamp() for entry in history.entries]
+    assert [time for time, _ in firsts] == pytest.approx(times, abs=0.002)
+    attempts = found["llm360_attempt",]
+    at = [bisect_right(attempts, record.time.timestamp() + 0.002, key=itemgetter(0)) - 1 for record in made]
+    assert [attempts[index][1] for index in at] == [record.attempt for record in made]
     last = {name: found[name,][-1][1] for name in (metric.name for metric in RUN) if (name,) in found}
     assert last == {
         "llm360_train_total_steps": 400,
         "llm360_workers": 2,
         "llm360_worker_seconds_total": pytest.approx(last["llm360_worker_seconds_total"]),
         "llm360_attempts_total": 3,
+        "llm360_attempt": 3,
         "llm360_rewinds_total": 1,
         "llm360_checkpoint_committed_total": 10,
         "llm360_checkpoint_refused_total": 1,
