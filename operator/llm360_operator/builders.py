@@ -39,6 +39,9 @@ NODE_LOST_SECONDS = 30
 STOP_SECONDS = 30
 """How long a driver that is asked to stop may take to commit its last records."""
 
+CONTAINER_OUTPUT = "/proc/1/fd/1"
+"""Standard output of a container as its processes see it: what the driver says there, `kubectl logs` shows."""
+
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -178,7 +181,10 @@ def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
     ports = {"gcs-server": 6379, "client": 10001, "dashboard": DASHBOARD_PORT, "metrics": METRICS_PORT}
     ports["status"] = STATUS_PORT  # where one port is named, KubeRay adds none of its own
     container = _ray_container("ray-head", config, head, ports)
-    container["env"] = [{"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(STOP_SECONDS)}]
+    container["env"] = [
+        {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(STOP_SECONDS)},
+        {"name": "LLM360_LOG_COPY", "value": CONTAINER_OUTPUT},
+    ]
     container["volumeMounts"].append(_CONFIG_MOUNT)
     return _ray_pod(name, config, head, container, [_config_volume(config_name)])
 

@@ -76,6 +76,7 @@ def test_the_head_has_all_its_ports_and_the_configuration_as_one_file(build):
     assert mount in head["volumeMounts"]
     assert mount in preflight["volumeMounts"]
     assert mount not in worker["volumeMounts"]
+    assert {"name": "LLM360_LOG_COPY", "value": "/proc/1/fd/1"} in head["env"]
 
 
 def test_who_may_reach_a_runs_pods(build):

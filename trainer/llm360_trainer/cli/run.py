@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import traceback
 
 from llm360.errors import LLM360Error
 from llm360.spec import load_run
+from llm360_trainer.driver.log_copy import VARIABLE, copied_output
 from llm360_trainer.driver.progress import LOG_INTERVAL_SECONDS
 from llm360_trainer.driver.service import DEFAULT_PORT
 
@@ -71,7 +73,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; every bad end leaves JSON as the last line on standard error."""
+    """Run the command, its lines copied to where the environment asks for it."""
+    with copied_output(os.environ.get(VARIABLE)):
+        return train(args)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train; every bad end leaves JSON as the last line on standard error."""
     try:
         resolved = load_run(args.source, args.overrides, store=args.store)
         # Imported here: torch and Ray take seconds, which a mistyped field should not have to wait for.
