@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llm360.canonical import digest_of
+from llm360.canonical import sha256_digest
 from llm360.spec import ResolvedRun
 from llm360.spec.cluster import Pods
 from llm360_operator.names import (
@@ -154,9 +154,14 @@ def ray_cluster(run: Manifest, config: ResolvedRun, config_name: str) -> Manifes
         manifest["metadata"]["labels"][QUEUE_LABEL] = cluster.queue
     manifest["metadata"]["annotations"] = {
         CONFIG_ANNOTATION: config_name,
-        DIGEST_ANNOTATION: digest_of([manifest["metadata"]["labels"], manifest["spec"]]),
+        DIGEST_ANNOTATION: config_digest(config),
     }
     return manifest
+
+
+def config_digest(config: ResolvedRun) -> str:
+    """What a cluster is told apart by: what it was made from, not how, so that another operator replaces none."""
+    return sha256_digest(config.canonical())
 
 
 def ray_job(run: Manifest, number: int) -> Manifest:

@@ -21,7 +21,7 @@ CONFIG_ANNOTATION = "llm360.ai/config"
 """On a preflight Job and a RayCluster: the ConfigMap that it was made from."""
 
 DIGEST_ANNOTATION = "llm360.ai/digest"
-"""On a RayCluster: the digest of what it was made from."""
+"""On a RayCluster: the digest of the configuration that it was made from."""
 
 RAY_CLUSTER_LABEL = "ray.io/cluster"
 """KubeRay's, on the pods of a cluster and in a job's selector."""

@@ -15,7 +15,7 @@ from llm360.spec.cluster import duration_seconds
 from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Case, Create, Decision, Settings, Step
-from llm360_operator.names import DIGEST_ANNOTATION, STATUS_PORT, cluster_name
+from llm360_operator.names import STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
 from llm360_operator.progress import driver_progress, progress_text
 from llm360_operator.seen import Seen, Trouble
@@ -273,8 +273,7 @@ def replaced(case: Case) -> Step | None:
         verdict = Verdict(_phase_or(case, "Starting"), "ClusterGone", "the cluster is gone; its job is removed")
         return Step(verdict, case.delete_jobs(), SOON_SECONDS) if case.live_jobs else None
     assert plan.config is not None
-    wanted = builders.ray_cluster(case.run, plan.config, plan.name)["metadata"]["annotations"][DIGEST_ANNOTATION]
-    if not cluster.is_deleting and cluster.digest == wanted:
+    if not cluster.is_deleting and cluster.digest == builders.config_digest(plan.config):
         return None
     phase: Phase = "Recovering" if case.has_begun else "Starting"
     verdict = Verdict(phase, "ClusterReplaced", "the pods make room for new ones")

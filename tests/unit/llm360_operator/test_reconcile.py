@@ -2,6 +2,7 @@
 
 import pytest
 
+from llm360_operator import builders
 from llm360_operator.case import Create
 from llm360_operator.seen import Trouble
 
@@ -153,6 +154,14 @@ def test_suspend_stops_the_driver_first_and_resume_goes_on(training):
     training.change(suspend=False)
     training.settle()
     assert training.live == [2]
+
+
+def test_an_operator_that_builds_clusters_otherwise_leaves_those_there_are(training, monkeypatch):
+    """An upgrade touches no run that has begun."""
+    monkeypatch.setattr(builders, "RAY_VERSION", "3.0.0")
+    monkeypatch.setattr(builders, "NODE_LOST_SECONDS", 60)
+    assert kinds(training.step()) == []
+    assert training.said == ("Training", "Training")
 
 
 def test_what_a_driver_commits_while_it_stops_is_kept(training):
