@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llm360.data.order import StageOrder
+from llm360.data.steps import StageSteps
 from llm360.facts.published import Published
 from llm360.spec import ResolvedRun
 from llm360.spec.checkpoints import CheckpointSchedule
@@ -37,7 +38,7 @@ class StepFacts:
 
 
 @dataclass(frozen=True)
-class StageFacts:
+class StageFacts(StageSteps):
     """A stage of a run.
 
     Attributes:
@@ -67,14 +68,9 @@ class StageFacts:
     chunk_numbers: tuple[int, ...]
 
     @property
-    def last_step(self) -> int:
-        """Finished steps of the run when the stage ends."""
-        return self.first_step + self.num_steps
-
-    @property
-    def tokens(self) -> int:
-        """Predictions of the stage."""
-        return self.num_steps * self.batch_size * self.predictions
+    def step_tokens(self) -> int:
+        """See `StageSteps`."""
+        return self.batch_size * self.predictions
 
     @property
     def checkpoints(self) -> int:
@@ -89,13 +85,7 @@ class StageFacts:
 
     def publishes(self, step: int) -> bool:
         """Whether a checkpoint is published after `step` finished steps of the stage."""
-        return self.checkpoint_schedule.publishes(
-            self.first_step + step,
-            stage_step=step,
-            every_steps=self.checkpoint_every,
-            is_chunk_end=self.order is not None and self.order.is_chunk_end(step),
-            is_stage_end=step == self.num_steps,
-        )
+        return self.publishes_after(self.checkpoint_schedule, self.first_step + step)
 
     def at(self, step: int) -> StepFacts:
         """What holds after `step` finished steps of the stage, 0 to `num_steps`."""
@@ -106,7 +96,7 @@ class StageFacts:
             learning_rate=self.schedule.rate(step, self.num_steps),
             batch=self.batch_size,
             chunk=self._chunk(step),
-            tokens=self.first_tokens + step * self.batch_size * self.predictions,
+            tokens=self.tokens_after(self.first_step + step),
             checkpoint=self.publishes(step) or (step == 0 and self.first_step > 0),  # the stage before has ended
         )
 
@@ -137,7 +127,7 @@ def stage_facts(run: ResolvedRun, published: Published) -> tuple[StageFacts, ...
                 name=stage.name,
                 first_step=previous.last_step if previous else 0,
                 num_steps=steps,
-                first_tokens=previous.first_tokens + previous.tokens if previous else 0,
+                first_tokens=previous.tokens_after(previous.last_step) if previous else 0,
                 batch_size=stage.batch_size,
                 predictions=published.predictions or run.spec.training.sequence_length,
                 schedule=stage.schedule,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from llm360.data.manifest import DataManifest
 from llm360.data.order import StageOrder
+from llm360.data.steps import StageSteps
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.release.metrics import StepRecord
 from llm360.spec.checkpoints import Checkpoints
@@ -48,7 +49,7 @@ class GroupInfo:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StagePlan(StageSteps):
     """One stage of the run: its data as pinned in the ledger, and the steps between which it lies.
 
     Attributes:
@@ -84,29 +85,13 @@ class StagePlan:
         return self.moments_from == self.first_step
 
     @property
-    def last_step(self) -> int:
-        """Finished steps of the run when the stage ends."""
-        return self.first_step + self.num_steps
-
-    @property
     def step_tokens(self) -> int:
-        """Predictions in the rows of one step."""
+        """See `StageSteps`."""
         return self.order.batch_rows * self.manifest.predictions
 
-    def tokens_after(self, step: int) -> int:
-        """Predictions of the run after `step` finished steps of the run, which lie in this stage."""
-        return self.first_tokens + (step - self.first_step) * self.step_tokens
-
     def publishes(self, checkpoints: Checkpoints, step: int) -> bool:
-        """Whether the schedule publishes a checkpoint after `step` finished steps of the run (0: before the first)."""
-        stage_step = step - self.first_step
-        return checkpoints.schedule.publishes(
-            step,
-            stage_step=stage_step,
-            every_steps=self.checkpoint_every,
-            is_chunk_end=self.order.is_chunk_end(stage_step),
-            is_stage_end=step == self.last_step,
-        )
+        """Whether a checkpoint is published after `step` finished steps of the run (0: before the first)."""
+        return self.publishes_after(checkpoints.schedule, step)
 
 
 @dataclass(frozen=True)
