@@ -19,7 +19,7 @@ from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.fim import FimRates, find_sentinels
 from llm360_trainer.prepare.recipes import RecipeSettings, check_recipe, prepare_recipe
-from llm360_trainer.prepare.tokenize import describe_difference, load_tokenizer
+from llm360_trainer.prepare.tokenize import check_vocabulary, describe_difference, load_tokenizer
 from llm360_trainer.train.plan import StagePlan
 
 
@@ -39,6 +39,8 @@ def plan_stages(
         StorageError: the data cannot be read.
     """
     found = [existing_data(run, stage, open_storage(stage.uri, options)) for stage in run.stages]
+    if found[0] is None:
+        check_trained_tokenizer(run)
     check_sentinels(run, options, found)
     plans: list[StagePlan] = []
     for index, stage in enumerate(run.stages):
@@ -87,6 +89,23 @@ def existing_data(run: ResolvedRun, stage: ResolvedStage, storage: Storage) -> t
         return None
     check_data(run, stage, manifest)
     return manifest, digest
+
+
+def check_trained_tokenizer(run: ResolvedRun) -> None:
+    """See that the tokenizer that the first stage's recipe is to train can be had.
+
+    Raises:
+        InputError: reason TokenizerTooSmall; names the field.
+    """
+    try:
+        check_vocabulary(run.spec.model.vocab_size, sentinels=needs_sentinels(run))
+    except InputError as error:
+        raise InputError(f"spec.model.vocabSize: {error.message}", reason="TokenizerTooSmall") from error
+
+
+def needs_sentinels(run: ResolvedRun) -> bool:
+    """Whether the tokenizer must know the sentinels of fill-in-the-middle."""
+    return any(stage.fim is not None for stage in run.stages)
 
 
 def check_sentinels(
@@ -138,7 +157,7 @@ def prepare_data(
             seed=run.spec.training.seed,
             mix=stage.mix,
             fim=None if stage.fim is None else FimRates(stage.fim.rate, stage.fim.spm_rate),
-            sentinels=any(other.fim is not None for other in run.stages),
+            sentinels=needs_sentinels(run),
             tokenizer=tokenizer,
         ),
         storage,

@@ -125,6 +125,18 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def check_vocabulary(vocab_size: int, *, sentinels: bool = False) -> None:
+    """See that a tokenizer made here can have so few tokens.
+
+    Raises:
+        InputError: it cannot hold all bytes and its special tokens.
+    """
+    special = (END_OF_TEXT, *(FIM_SENTINELS if sentinels else ()))
+    smallest = 256 + len(special)
+    if vocab_size < smallest:
+        raise InputError(f"a vocabulary of {vocab_size} is too small; bytes and {', '.join(special)} need {smallest}")
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, sentinels: bool = False) -> bytes:
     """Make a byte-level BPE tokenizer; the same texts give the same bytes.
 
@@ -141,9 +153,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, sentinels: bool = 
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = (END_OF_TEXT, *(FIM_SENTINELS if sentinels else ()))
-    smallest = len(alphabet) + len(special)
-    if vocab_size < smallest:
-        raise InputError(f"a vocabulary of {vocab_size} is too small; bytes and {', '.join(special)} need {smallest}")
+    check_vocabulary(vocab_size, sentinels=sentinels)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -69,6 +69,8 @@ def test_what_cannot_be_is_refused_before_the_first_stage_is_prepared(plan: Plan
         plan("[{name: one}, {name: two, mix: {coda: 1}}]")
     with pytest.raises(InputError, match="there is no data recipe 'smal'"):
         plan("[{name: one}, {name: two, recipe: smal}]")
+    with pytest.raises(InputError, match=r"spec\.model\.vocabSize: a vocabulary of 260 is too small; .* need 261"):
+        plan("[{name: one}, {name: two, fim: {rate: 1, spmRate: 0.5}}]", "model.vocabSize=260")
     assert not store.exists()
 
 
