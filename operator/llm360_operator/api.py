@@ -86,6 +86,20 @@ class Api:
             raise
         return found
 
+    async def knows(self, kind: str) -> bool:
+        """Whether the API server has objects of a kind; its definition may be installed at any time.
+
+        Raises:
+            ApiError: refused, or no answer.
+        """
+        group, plural = KINDS[kind]
+        status, text = await self._authorized("GET", f"/{group}", None, None)
+        self._count("discover", kind, status)
+        try:
+            return any(resource["name"] == plural for resource in _answer(status, text)["resources"])
+        except KindMissingError:
+            return False
+
     async def list(self, kind: str, namespace: str, selector: str) -> list[Object]:
         """The objects with the labels of a selector."""
         found = await self._request("GET", "list", kind, namespace, params={"labelSelector": selector})
@@ -130,13 +144,17 @@ class Api:
     ) -> Any:
         group, plural = KINDS[kind]
         path = "/" + "/".join(filter(None, [group, "namespaces", namespace, plural, name]))
+        status, text = await self._authorized(method, path, body, params)
+        self._count(verb, kind, status)
+        return _answer(status, text)
+
+    async def _authorized(self, method: str, path: str, body: Any, params: dict[str, str] | None) -> tuple[int, str]:
         status, text = await self._send(method, path, body, params)
         if status == 401:
             # Tokens of service accounts live an hour; the file holds the next one.
             self._connection = self._connect()
             status, text = await self._send(method, path, body, params)
-        self._count(verb, kind, status)
-        return _answer(status, text)
+        return status, text
 
     async def _send(self, method: str, path: str, body: Any, params: dict[str, str] | None) -> tuple[int, str]:
         if self._session is None:

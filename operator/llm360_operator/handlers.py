@@ -6,7 +6,10 @@ reads everything afresh, and asks for the next one itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import kopf
@@ -14,6 +17,39 @@ import kopf
 from llm360_operator.names import RUN_LABEL, Key
 
 CHILDREN = (("ray.io", "v1", "rayclusters"), ("ray.io", "v1", "rayjobs"), ("batch", "v1", "jobs"))
+
+
+log = logging.getLogger(__name__)
+
+KUBERAY_SECONDS = 10.0
+"""How often an operator that began without KubeRay looks whether it has come."""
+
+
+async def watch(kopf_runs: Callable[[], Coroutine[Any, Any, None]], has_kuberay: Callable[[], Awaitable[bool]]) -> None:
+    """Run kopf, and begin it anew once KubeRay's kinds have come.
+
+    kopf looks which kinds there are when a definition changes, but the API server may list a new kind only a moment
+    later: then it would never be watched, and the runs would go on by asking every few seconds alone.
+
+    Args:
+        kopf_runs: Runs kopf until it is cancelled.
+        has_kuberay: Whether the API server has KubeRay's kinds now; False where that cannot be said.
+    """
+    while True:
+        had_kuberay = await has_kuberay()
+        running = asyncio.create_task(kopf_runs(), name="kopf")
+        try:
+            while not had_kuberay and not running.done():
+                await asyncio.wait({running}, timeout=KUBERAY_SECONDS)
+                if await has_kuberay():
+                    break
+            if had_kuberay or running.done():
+                return await running
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        log.info("KubeRay was installed; its objects are watched from now on")
 
 
 def register(registry: kopf.OperatorRegistry, add: Callable[[Key], None]) -> None:

@@ -27,7 +27,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from llm360.errors import InputError, LLM360Error
 from llm360_operator import handlers
-from llm360_operator.api import Api, Connection
+from llm360_operator.api import Api, ApiError, Connection
 from llm360_operator.case import Settings
 from llm360_operator.controller import Controller
 from llm360_operator.metrics import Metrics
@@ -138,22 +138,29 @@ async def operate(options: Options) -> None:
     controller = Controller(api, Observer(api), options.settings, metrics)
     queue = Queue(controller.round, parallel=options.parallel, note_error=metrics.count_error)
     handlers.register(registry, queue.add)
+
+    async def kopf_runs() -> None:
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not options.namespaces,
+            namespaces=options.namespaces,
+        )
+
+    async def has_kuberay() -> bool:
+        try:
+            return await api.knows("RayCluster") and await api.knows("RayJob")
+        except ApiError:
+            return False
+
     runner = web.AppRunner(pages(queue, metrics), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, port=options.port).start()
         parts = [
             asyncio.create_task(queue.run(), name="queue"),
-            asyncio.create_task(
-                kopf.operator(
-                    registry=registry,
-                    settings=settings,
-                    standalone=True,
-                    clusterwide=not options.namespaces,
-                    namespaces=options.namespaces,
-                ),
-                name="kopf",
-            ),
+            asyncio.create_task(handlers.watch(kopf_runs, has_kuberay), name="watch"),
         ]
         done, pending = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         for part in pending:

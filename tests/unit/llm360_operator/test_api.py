@@ -134,3 +134,16 @@ def test_a_drivers_status_is_taken_where_it_makes_sense(status, text, found):
 
 def test_a_driver_that_is_not_there_says_nothing():
     assert asyncio.run(fetch_status("http://127.0.0.1:9/status")) is None
+
+
+def test_a_kind_is_known_once_it_is_listed():
+    async def script(api):
+        return [await api.knows("RayCluster") for _ in range(3)]
+
+    missing = 404, "404 page not found"
+    other = 200, {"resources": [{"name": "rayjobs"}]}
+    there = 200, {"resources": [{"name": "rayjobs"}, {"name": "rayclusters"}]}
+    found, requests, counted = talk(script, missing, other, there)
+    assert found == [False, False, True]
+    assert requests[0][:2] == ("GET", "/apis/ray.io/v1")
+    assert counted[-1] == ("discover", "RayCluster", 200)
