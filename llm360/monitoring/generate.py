@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm360.monitoring.alerts import rules_yaml
 from llm360.monitoring.reference import reference_page
 
 
 def generated() -> Iterator[tuple[str, str]]:
     """Path in the checkout, and text, of each generated file."""
     yield "docs/reference/metrics.md", reference_page()
+    yield "helm/llm360/files/rules.yaml", rules_yaml()
 
 
 def main(root: Path) -> None:

@@ -17,11 +17,19 @@ from typing import Any
 
 import pytest
 from testbed import build
+from testbed.fixtures import FIRST_SECONDS
 from testbed.process import wait_until
 
 from llm360.storage import open_storage
 
 ROOT = Path(__file__).parents[3]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test time to wait for what is built once."""
+    for item in items:
+        if "programs" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
 
 
 @dataclass
@@ -46,9 +54,17 @@ class Prometheus:
 
 
 @pytest.fixture(scope="session")
-def promtool(machine: None) -> Callable[..., str]:
+def programs(request: pytest.FixtureRequest) -> Path:
+    """Folder of Prometheus' programs, built with all others where they are missing; they need no cluster."""
+    if not build.component("prometheus").is_built():
+        request.getfixturevalue("machine")
+    return build.component("prometheus").output
+
+
+@pytest.fixture(scope="session")
+def promtool(programs: Path) -> Callable[..., str]:
     """Runs promtool; gives what it printed, fails with it where it failed."""
-    program = build.program("prometheus", "promtool")
+    program = programs / "promtool"
 
     def run(*arguments: str | Path, said: bytes | None = None) -> str:
         result = subprocess.run([program, *arguments], input=said, capture_output=True, timeout=120)
@@ -60,9 +76,9 @@ def promtool(machine: None) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def serve(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def serve(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Starts a Prometheus on a folder of blocks, for a `with` block."""
-    program = build.program("prometheus", "prometheus")
+    program = programs / "prometheus"
 
     @contextmanager
     def start(blocks: Path) -> Iterator[Prometheus]:

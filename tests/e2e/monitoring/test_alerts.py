@@ -1,0 +1,165 @@
+"""Each alert by the real promtool: it fires when it should, with a summary that names its run, and else is silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llm360.monitoring.alerts import ALERTS, RUN_ALERTS, RUNBOOKS, Alert
+
+RULES = Path(__file__).parents[3] / "helm/llm360/files/rules.yaml"
+BY_NAME = {alert.name: alert for alert in ALERTS}
+LABELS = {"namespace": "ml", "run": "amber"}
+
+Series = dict[str, str]
+"""Values in promtool's notation by a metric's name, with further labels where it has some."""
+
+# Alert: minutes at which it fires on the series; its labels besides the run's; minutes between samples.
+FIRES: list[tuple[str, Series, int, dict[str, str], int]] = [
+    ("LLM360RunFailed", {'llm360_run_phase{phase="Failed",reason="JobFailed"}': "1x10"}, 5, {}, 1),
+    ("LLM360RunNotProgressing", {"llm360_train_step": "0+1x20 20x50", "llm360_train_total_steps": "99x70"}, 60, {}, 1),
+    ("LLM360RunNotProgressing", {'llm360_run_phase{phase="Starting",reason="WaitsForPods"}': "1x30"}, 20, {}, 1),
+    (
+        "LLM360RunNotProgressing",  # the driver is gone, and nobody has noticed
+        {"llm360_train_step": "0+1x10 _x30", 'llm360_run_phase{phase="Training",reason="Training"}': "1x50"},
+        45,
+        {},
+        1,
+    ),
+    ("LLM360LossSpike", {"llm360_train_loss": "3x70 5x10"}, 77, {}, 1),
+    ("LLM360LossNotFinite", {"llm360_nonfinite_total": "0x20 1x5"}, 22, {}, 1),
+    ("LLM360LossFlat", {"llm360_train_loss": "3x300", "llm360_train_step": "0+10x300"}, 2800, {}, 10),
+    ("LLM360ThroughputDropped", {"llm360_train_tokens_per_second": "1000x400 700x60"}, 440, {}, 1),
+    (
+        "LLM360Straggler",
+        {f'llm360_worker_own_seconds_total{{rank="{rank}"}}': f"0+{18 if rank == 2 else 0.6}x60" for rank in range(4)},
+        40,
+        {"rank": "2"},
+        1,
+    ),
+    ("LLM360CheckpointOverdue", {"llm360_train_step": "0+10x100", "llm360_checkpoint_due_step": "500x100"}, 90, {}, 1),
+    ("LLM360StorageUnavailable", {"llm360_storage_waiting": "0x5 1x10"}, 12, {}, 1),
+    (
+        "LLM360AttemptsBurning",
+        {"llm360_attempt": "1x10 2x10 3x10 4x10", "llm360_checkpoint_step": "500x40"},
+        38,
+        {},
+        1,
+    ),
+    ("LLM360EvaluationLagging", {"llm360_evaluations_pending": "2x500"}, 400, {}, 1),
+    ("LLM360IntegrityFailed", {"llm360_checkpoint_refused_total": "0x10 1x10"}, 15, {}, 1),
+    ("LLM360IntegrityFailed", {'llm360_run_phase{phase="Failed",reason="Fenced"}': "1x10"}, 5, {}, 1),
+    ("LLM360OperatorDown", {}, 10, {}, 1),
+    ("LLM360ReconcileStale", {"llm360_operator_tick_age_seconds": "100x20"}, 10, {}, 1),
+    (
+        "LLM360ReconcileStale",
+        {
+            'llm360_operator_errors_total{reason="ApiError"}': "0+10x30",
+            "llm360_operator_reconcile_seconds_count": "0+10x30",
+        },
+        25,
+        {},
+        1,
+    ),
+]
+
+SILENT: list[tuple[str, Series, int]] = [
+    ("LLM360RunFailed", {'llm360_run_phase{phase="Suspended",reason="SuspendAsked"}': "1x60"}, 1),
+    ("LLM360RunNotProgressing", {"llm360_train_step": "0+1x60", "llm360_train_total_steps": "99x60"}, 1),
+    ("LLM360RunNotProgressing", {"llm360_train_step": "0+1x20 20x60", "llm360_train_total_steps": "20x80"}, 1),
+    ("LLM360RunNotProgressing", {'llm360_run_phase{phase="Queued",reason="WaitsForQuota"}': "1x60"}, 1),
+    ("LLM360RunNotProgressing", {"llm360_train_step": "0+1x20 _x4 12+1x40", "llm360_train_total_steps": "99x60"}, 1),
+    ("LLM360LossSpike", {"llm360_train_loss": "10-0.05x120"}, 1),
+    ("LLM360LossSpike", {"llm360_train_loss": "3x70 3.2x50"}, 1),
+    ("LLM360LossNotFinite", {"llm360_nonfinite_total": "0x60"}, 1),
+    ("LLM360LossFlat", {"llm360_train_loss": "5-0.005x400", "llm360_train_step": "0+10x400"}, 10),
+    ("LLM360ThroughputDropped", {"llm360_train_tokens_per_second": "1000x400 900x60"}, 1),
+    ("LLM360Straggler", {f'llm360_worker_own_seconds_total{{rank="{rank}"}}': "0+18x60" for rank in range(4)}, 1),
+    ("LLM360CheckpointOverdue", {"llm360_train_step": "0+10x99", "llm360_checkpoint_due_step": "500x60 1000x40"}, 1),
+    ("LLM360CheckpointOverdue", {"llm360_train_step": "0+10x100", "llm360_checkpoint_due_step": "1e18x100"}, 1),
+    ("LLM360StorageUnavailable", {"llm360_storage_waiting": "0x5 1x3 0x30"}, 1),
+    ("LLM360AttemptsBurning", {"llm360_attempt": "1x10 2x10 3x10 4x10", "llm360_checkpoint_step": "50+5x40"}, 1),
+    ("LLM360AttemptsBurning", {"llm360_attempt": "1x60 2x60 3x60 4x60", "llm360_checkpoint_step": "500x240"}, 1),
+    ("LLM360EvaluationLagging", {"llm360_evaluations_pending": "2x100 0x100 2x300"}, 1),
+    ("LLM360IntegrityFailed", {"llm360_checkpoint_refused_total": "0x90"}, 1),
+    ("LLM360OperatorDown", {"llm360_operator_tick_age_seconds": "1x60"}, 1),
+    (
+        "LLM360ReconcileStale",
+        {
+            "llm360_operator_tick_age_seconds": "1x60",
+            'llm360_operator_errors_total{reason="ApiError"}': "0+1x60",
+            "llm360_operator_reconcile_seconds_count": "0+10x60",
+            'llm360_operator_reconcile_seconds_bucket{le="0.1"}': "0+10x60",
+            'llm360_operator_reconcile_seconds_bucket{le="+Inf"}': "0+10x60",
+        },
+        1,
+    ),
+]
+
+
+def input_series(series: Series, labels: dict[str, str]) -> list[dict[str, str]]:
+    """As promtool takes them, the run's labels added."""
+    said = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    made = []
+    for selector, values in series.items():
+        name, _, more = selector.partition("{")
+        inside = ",".join(filter(None, [more.removesuffix("}"), said]))
+        made.append({"series": f"{name}{{{inside}}}", "values": values})
+    return made
+
+
+def expected(alert: Alert, labels: dict[str, str]) -> dict[str, Any]:
+    """The alert as Prometheus sends it."""
+    summary = alert.summary
+    for name, value in labels.items():
+        summary = summary.replace(f"{{{{ $labels.{name} }}}}", value)
+    return {
+        "exp_labels": {"severity": alert.severity, **labels},
+        "exp_annotations": {"summary": summary, "runbook_url": f"{RUNBOOKS}/{alert.name}.md"},
+    }
+
+
+def labels_of(alert: Alert) -> dict[str, str]:
+    return LABELS if alert in RUN_ALERTS else {}
+
+
+@pytest.fixture
+def check(promtool: Any, tmp_path: Any) -> Any:
+    """Runs promtool's tests on the committed rules; fails with what differs."""
+
+    def check(tests: list[dict[str, Any]]) -> None:
+        file = tmp_path / "tests.yaml"
+        file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+        promtool("test", "rules", file)
+
+    return check
+
+
+def test_the_rules_are_sound(promtool):
+    assert f"SUCCESS: {len(ALERTS)} rules found" in promtool("check", "rules", RULES)
+
+
+def test_each_fires_when_it_should(check):
+    tests = []
+    for name, series, minute, labels, interval in FIRES:
+        alert = BY_NAME[name]
+        common = labels_of(alert)
+        test = {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": [expected(alert, common | labels)]}
+        tests.append(
+            {"interval": f"{interval}m", "input_series": input_series(series, common), "alert_rule_test": [test]}
+        )
+    assert {name for name, *_ in FIRES} == set(BY_NAME)
+    check(tests)
+
+
+def test_each_is_silent_when_it_should(check):
+    tests = []
+    for name, series, interval in SILENT:
+        times = [{"eval_time": f"{minute}m", "alertname": name} for minute in range(0, 61 * interval, 5 * interval)]
+        series_of = input_series(series, labels_of(BY_NAME[name]))
+        tests.append({"interval": f"{interval}m", "input_series": series_of, "alert_rule_test": times})
+    assert {name for name, *_ in SILENT} == set(BY_NAME)
+    check(tests)
