@@ -6,6 +6,7 @@ The only module that talks to the API server. Objects are plain dictionaries, as
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ KINDS = {
 }
 
 REQUEST_SECONDS = 30.0
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ class Api:
         params: dict[str, str] | None = None,
     ) -> Any:
         group, plural = KINDS[kind]
+        for part in (namespace, *([] if verb in ("list", "create") else [name.removesuffix("/status")])):
+            if not _NAME.fullmatch(part):
+                # Names come from objects too; none may lead our rights to another place.
+                raise ApiError(400, "InvalidName", f"'{part}' is no name of a {kind} or a namespace")
         path = "/" + "/".join(filter(None, [group, "namespaces", namespace, plural, name]))
         status, text = await self._authorized(method, path, body, params)
         self._count(verb, kind, status)

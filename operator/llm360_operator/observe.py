@@ -106,10 +106,19 @@ async def fetch_status(url: str) -> dict[str, Any] | None:
     """A driver's `/status`; None where it does not answer, in time, with something sensible."""
     try:
         timeout = aiohttp.ClientTimeout(total=DRIVER_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+        # A driver is the user's program: it must not send the operator elsewhere, nor fill its memory.
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
             if response.status != 200:
                 return None
-            found = json.loads(await response.content.read(DRIVER_MAX_BYTES))
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > DRIVER_MAX_BYTES:
+                    return None
+            found = json.loads(body)
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
     return found if isinstance(found, dict) else None

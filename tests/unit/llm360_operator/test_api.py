@@ -136,6 +136,39 @@ def test_a_driver_that_is_not_there_says_nothing():
     assert asyncio.run(fetch_status("http://127.0.0.1:9/status")) is None
 
 
+def test_a_status_that_comes_in_pieces_is_read_whole():
+    async def answer(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (b'{"checkpoints": [', b"1", b"]}"):
+            await response.write(piece)
+            await asyncio.sleep(0.02)
+        return response
+
+    async def main():
+        async with served(answer) as url:
+            return await fetch_status(f"{url}/status")
+
+    assert asyncio.run(main()) == {"checkpoints": [1]}
+
+
+def test_a_driver_cannot_send_the_operator_elsewhere():
+    asked = []
+
+    async def answer(request):
+        asked.append(request.path)
+        if request.path == "/status":
+            raise web.HTTPFound("/latest/meta-data")
+        return web.json_response({"phase": "Training"})
+
+    async def main():
+        async with served(answer) as url:
+            return await fetch_status(f"{url}/status")
+
+    assert asyncio.run(main()) is None
+    assert asked == ["/status"]
+
+
 def test_a_kind_is_known_once_it_is_listed():
     async def script(api):
         return [await api.knows("RayCluster") for _ in range(3)]
