@@ -67,6 +67,9 @@ def write_folder(folder: Path, contents: Contents, max_shard_bytes: int = MAX_SH
         _write_json(folder / name, content)
     if contents.tokenizer is not None:
         (folder / "tokenizer.json").write_bytes(contents.tokenizer)
+    usual_mode = (folder / INDEX_NAME).stat().st_mode
+    for name in set(weights.values()):
+        (folder / name).chmod(usual_mode)  # the library lets the owner alone read
 
 
 def plan_shards(sizes: Mapping[str, int], max_bytes: int) -> list[dict[str, int]]:

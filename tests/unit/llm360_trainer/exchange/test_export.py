@@ -82,6 +82,7 @@ def test_folder_names_what_it_came_from(make_release, tmp_path):
     assert (origin["step"], origin["labels"]) == (0, ["init"])
     assert origin["model_digest"] == release.manifest.model_digest
     assert origin["config_digest"] == release.run.identity_digest()
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "whoever reads one file reads all"
 
 
 def test_other_bytes_are_refused_and_nothing_is_left(make_release, tmp_path):
