@@ -138,7 +138,8 @@ def test_whatever_a_field_holds_shows_only_where_it_may():
     [
         "env", "envFrom", "command", "args", "entrypoint", "volumes", "volumeMounts", "hostPath", "hostNetwork",
         "hostPID", "hostIPC", "hostPort", "securityContext", "privileged", "initContainers", "containers",
-        "podTemplate", "template", "rayStartParams", "runtimeEnvYAML", "namespace", "lifecycle", "annotations", "labels",
+        "podTemplate", "template", "rayStartParams", "runtimeEnvYAML", "namespace", "lifecycle", "annotations",
+        "labels",
     ],
 )  # fmt: skip
 def test_a_field_that_the_schema_does_not_name_is_refused(section, field):
