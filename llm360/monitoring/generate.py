@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm360.monitoring.alerts import rules_yaml
+from llm360.monitoring.boards import BOARDS
+from llm360.monitoring.dashboards import dashboard_json
 from llm360.monitoring.reference import reference_page
 
 
@@ -14,6 +16,8 @@ def generated() -> Iterator[tuple[str, str]]:
     """Path in the checkout, and text, of each generated file."""
     yield "docs/reference/metrics.md", reference_page()
     yield "helm/llm360/files/rules.yaml", rules_yaml()
+    for board in BOARDS:
+        yield f"helm/llm360/dashboards/{board.uid}.json", dashboard_json(board)
 
 
 def main(root: Path) -> None:

@@ -3,9 +3,11 @@
     promtool tsdb create-blocks-from openmetrics run.om data/
 
 All attempts' records are in it, those that were taken back too, since that is what was to be seen. Each sample has
-the time of its step or entry; what an entry says holds on, so it is said again at each step, or Prometheus would
-forget it after five minutes. OpenMetrics wants all samples of a series together, so each series is kept in a file
-of its own until the end; what is in memory does not grow with the run.
+the time of its step or entry. What an entry says holds on, so it is said again at each step, or Prometheus would
+forget it after five minutes; what entries count begins at 0, or the first would not be seen.
+
+OpenMetrics wants all samples of a series together, so each series is kept in a file of its own until the end; what is
+in memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ def write_openmetrics(table: pa.Table, history: History, run: str, out: BinaryIO
     ]
     entries.sort(key=itemgetter(0))
     replay = _Replay(run)
+    if entries:
+        replay.take(entries[0][0], (Reading(metric, 0.0) for metric in FROM_ENTRIES if metric.kind == "counter"))
     for time, each in heapq.merge(steps, entries, key=itemgetter(0)):
         if isinstance(each, StepRecord):
             replay.take(time, of_record(each, workers.get(each.attempt, 1)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 import json
 import socket
 import subprocess
@@ -12,14 +14,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from testbed import build
 from testbed.fixtures import FIRST_SECONDS
 from testbed.process import wait_until
 
+from llm360.release.metrics import SCHEMA, StepRecord, write_segment
 from llm360.storage import open_storage
 
 ROOT = Path(__file__).parents[3]
@@ -130,14 +136,42 @@ def eventful_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def replayed(
-    eventful_uri: str, promtool: Callable[..., str], serve: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Prometheus]:
-    """A Prometheus that holds the release's record, put there as docs/how-to/monitoring.md says."""
-    folder = tmp_path_factory.mktemp("blocks")
-    command = [sys.executable, "-m", "llm360.cli.main", "metrics", eventful_uri, "--format", "openmetrics"]
-    with (folder / "run.om").open("wb") as text:
-        subprocess.run(command, stdout=text, check=True, timeout=120)
-    promtool("tsdb", "create-blocks-from", "openmetrics", folder / "run.om", folder / "data")
-    with serve(folder / "data") as prometheus:
+def replay_into(eventful_uri: str, promtool: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Puts the release's record into a folder of blocks, as docs/how-to/monitoring.md says."""
+
+    def replay(blocks: Path) -> None:
+        text = tmp_path_factory.mktemp("replay") / "run.om"
+        command = [sys.executable, "-m", "llm360.cli.main", "metrics", eventful_uri, "--format", "openmetrics"]
+        with text.open("wb") as out:
+            subprocess.run(command, stdout=out, check=True, timeout=120)
+        promtool("tsdb", "create-blocks-from", "openmetrics", text, blocks)
+
+    return replay
+
+
+@pytest.fixture(scope="session")
+def replayed(replay_into: Any, serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that holds the release's record and nothing else."""
+    blocks = tmp_path_factory.mktemp("blocks") / "data"
+    replay_into(blocks)
+    with serve(blocks) as prometheus:
         yield prometheus
+
+
+@pytest.fixture(scope="session")
+def real_records() -> pa.Table:
+    """The record of a real `llm360 run amber-tiny` on two CPU workers, as `llm360 metrics --format csv` gave it."""
+    made = []
+    for line in csv.DictReader(io.StringIO((Path(__file__).parent / "amber-tiny.csv").read_text())):
+        fields: dict[str, Any] = {name: {} for name in ("source_loss", "source_tokens")}
+        for name, text in line.items():
+            column, _, source = name.partition(".")
+            if source and text:  # a step may have no rows of a source
+                fields[column][source] = float(text) if column == "source_loss" else int(text)
+            elif not source and pa.types.is_integer(SCHEMA.field(name).type):
+                fields[name] = int(text)
+            elif not source and pa.types.is_floating(SCHEMA.field(name).type):
+                fields[name] = float(text) if text else None
+        time, skipped = datetime.fromisoformat(line["time"]), line["skipped"] == "True"
+        made.append(StepRecord(**fields, time=time, skipped=skipped))
+    return pq.read_table(pa.BufferReader(write_segment(made))).cast(SCHEMA)

@@ -66,6 +66,16 @@ FIRES: list[tuple[str, Series, int, dict[str, str], int]] = [
     ),
 ]
 
+QUIET = {
+    "llm360_attempts_total": 1,
+    "llm360_nonfinite_total": 0,
+    "llm360_checkpoint_refused_total": 0,
+    "llm360_storage_waiting": 0,
+    "llm360_evaluations_pending": 0,
+    'llm360_run_phase{phase="Training",reason="Training"}': 1,
+}
+"""What a healthy run says all along."""
+
 SILENT: list[tuple[str, Series, int]] = [
     ("LLM360RunFailed", {'llm360_run_phase{phase="Suspended",reason="SuspendAsked"}': "1x60"}, 1),
     ("LLM360RunNotProgressing", {"llm360_train_step": "0+1x60", "llm360_train_total_steps": "99x60"}, 1),
@@ -131,9 +141,13 @@ def check(promtool: Any, tmp_path: Any) -> Any:
     """Runs promtool's tests on the committed rules; fails with what differs."""
 
     def check(tests: list[dict[str, Any]]) -> None:
-        file = tmp_path / "tests.yaml"
-        file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
-        promtool("test", "rules", file)
+        for interval in sorted({test["interval"] for test in tests}):
+            file = tmp_path / f"tests-{interval}.yaml"
+            of_interval = [test for test in tests if test["interval"] == interval]
+            file.write_text(
+                yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": interval, "tests": of_interval})
+            )
+            promtool("test", "rules", file)
 
     return check
 
@@ -163,3 +177,41 @@ def test_each_is_silent_when_it_should(check):
         tests.append({"interval": f"{interval}m", "input_series": series_of, "alert_rule_test": times})
     assert {name for name, *_ in SILENT} == set(BY_NAME)
     check(tests)
+
+
+def test_all_are_silent_in_a_real_run(check, real_records):
+    """The record of a real run, a step a minute, one attempt, a checkpoint every twenty steps."""
+    values = {
+        "llm360_train_step": "step",
+        "llm360_train_loss": "loss",
+        "llm360_train_tokens_per_second": "tokens_per_second",
+    }
+    series = {name: " ".join(map(repr, real_records[column].to_pylist())) for name, column in values.items()}
+    steps = real_records.num_rows
+    checkpoints = " ".join(f"{step}x19" for step in range(0, steps, 20))
+    series |= {"llm360_train_total_steps": f"{steps}x{steps}", "llm360_checkpoint_step": checkpoints}
+    series |= {"llm360_checkpoint_due_step": " ".join(f"{step + 20}x19" for step in range(0, steps, 20))}
+    series |= {name: f"{value}x{steps}" for name, value in QUIET.items()}
+    times = [
+        {"eval_time": f"{minute}m", "alertname": alert.name} for alert in RUN_ALERTS for minute in range(5, steps, 5)
+    ]
+    check([{"interval": "1m", "input_series": input_series(series, LABELS), "alert_rule_test": times}])
+
+
+def test_all_are_silent_where_restarts_recover(check):
+    """Two restarts an hour apart, each back by some steps, each followed by new checkpoints; new pods, new series."""
+    step, loss = "0+2x60 _x2 110+2x60 _x2 220+2x60", "4-0.002x60 _x2 3.9-0.002x60 _x2 3.78-0.002x60"
+    series = {
+        "llm360_train_step": step,
+        "llm360_train_loss": loss,
+        "llm360_train_tokens_per_second": "1000x60 _x2 1000x60 _x2 1000x60",
+        "llm360_train_total_steps": "999x200",
+        "llm360_attempt": "1x62 2x62 3x62",
+        "llm360_checkpoint_step": "0+2x186",
+        "llm360_checkpoint_due_step": "400x200",
+    }
+    series |= {name: f"{value}x200" for name, value in QUIET.items()}
+    times = [
+        {"eval_time": f"{minute}m", "alertname": alert.name} for alert in RUN_ALERTS for minute in range(5, 180, 5)
+    ]
+    check([{"interval": "1m", "input_series": input_series(series, LABELS), "alert_rule_test": times}])
