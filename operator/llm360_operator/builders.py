@@ -191,7 +191,10 @@ def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
         {"name": "LLM360_LOG_COPY", "value": CONTAINER_OUTPUT},
     ]
     container["volumeMounts"].append(_CONFIG_MOUNT)
-    return _ray_pod(name, config, head, container, [_config_volume(config_name)])
+    pod = _ray_pod(name, config, head, container, [_config_volume(config_name)])
+    # For a Prometheus that finds pods by these; Prometheus Operator's finds them by the chart's PodMonitor.
+    pod["metadata"]["annotations"] = {"prometheus.io/scrape": "true", "prometheus.io/port": str(STATUS_PORT)}
+    return pod
 
 
 def _worker(name: str, config: ResolvedRun) -> Manifest:
