@@ -14,6 +14,7 @@ _INTRODUCTION = """\
 Prometheus scrapes the driver of each run (port 9360 of the head) and the operator (port 8080), both at `/metrics`.
 The ranks report to the driver, so all series of a training come from one place. Prometheus adds where a series came
 from (`namespace`, `pod`, `instance`, `job`). Counters begin at 0 with each driver.
+[How to use them](../how-to/monitoring.md).
 
 No label ever holds a step, so the number of series does not grow with a run's length: one driver has about fifty, one
 more for each source and metric by source, and four for each rank.

@@ -43,3 +43,10 @@ def test_expressions_ask_for_metrics_of_the_catalogue():
 
 def test_the_file_says_what_the_groups_say():
     assert yaml.safe_load(rules_yaml()) == rule_groups()
+
+
+def test_the_guide_lists_each_alert_with_its_severity():
+    guide = (RUNBOOKS.parent / "how-to/monitoring.md").read_text()
+    for alert in ALERTS:
+        assert f"| [{alert.name}](../runbooks/{alert.name}.md) | {alert.severity} |" in guide
+    assert guide.count("](../runbooks/LLM360") == len(ALERTS)
