@@ -1,6 +1,8 @@
 """What the operator takes from its environment, what it watches, and what it shows of itself."""
 
 import asyncio
+import subprocess
+import sys
 
 import kopf
 import pytest
@@ -12,6 +14,9 @@ from llm360_operator.main import connection, pages, read_options
 from llm360_operator.metrics import Metrics
 from llm360_operator.names import Key
 from llm360_operator.queueing import Queue
+
+# What would cost memory in every cluster and serves nothing there.
+UNUSED = ("boto3", "matplotlib", "numpy", "pyarrow", "tokenizers", "torch")
 
 ENVIRONMENT = {"LLM360_OPERATOR_IMAGE": "operator:1", "LLM360_TRAINER_IMAGE": "trainer:1"}
 
@@ -88,3 +93,9 @@ def test_events_ask_for_rounds_of_the_run_that_they_are_about():
     child = {"metadata": {"namespace": "a", "name": "x-3", "labels": {"llm360.ai/run": "x"}}}
     on_child(event={"type": "MODIFIED", "object": child})
     assert asked == [Key("a", "x")] * 2
+
+
+def test_the_operator_loads_nothing_that_it_has_no_use_for():
+    program = f"import sys, llm360_operator.main; print([name for name in {UNUSED} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
