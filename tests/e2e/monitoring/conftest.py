@@ -144,7 +144,8 @@ def replay_into(eventful_uri: str, promtool: Callable[..., str], tmp_path_factor
         command = [sys.executable, "-m", "llm360.cli.main", "metrics", eventful_uri, "--format", "openmetrics"]
         with text.open("wb") as out:
             subprocess.run(command, stdout=out, check=True, timeout=120)
-        promtool("tsdb", "create-blocks-from", "openmetrics", text, blocks)
+        options = ("--max-block-duration=744h", "--label=namespace=ml")
+        promtool("tsdb", "create-blocks-from", "openmetrics", *options, text, blocks)
 
     return replay
 

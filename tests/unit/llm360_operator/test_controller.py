@@ -234,3 +234,16 @@ def test_metrics_count_rounds_and_phases(ready):
     assert value("llm360_run_phase", namespace="research", run="amber", phase="Training", reason="Training") == 1
     assert value("llm360_operator_reconcile_seconds_count") == 6
     assert value("llm360_operator_decision_seconds_count") == 6
+
+
+def test_a_run_has_one_phase_and_none_once_it_is_gone(ready):
+    def phases():
+        families = {family.name: family for family in ready.metrics.registry.collect()}
+        return {sample.labels["phase"] for sample in families["llm360_run_phase"].samples}
+
+    assert phases() == {"Training"}
+    ready.metrics.note_phase(Key("research", "amber"), "Failed", "JobFailed")
+    assert phases() == {"Failed"}
+    ready.metrics.note_phase(Key("research", "amber"), None)
+    assert phases() == set()
+    assert ready.metrics.registry.get_sample_value("llm360_operator_runs", {"phase": "Failed"}) == 0

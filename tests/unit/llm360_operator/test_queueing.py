@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm360_operator.metrics import Metrics
 from llm360_operator.names import Key
 from llm360_operator.queueing import LAST_BACKOFF_SECONDS, Queue, Schedule, backoff
 
@@ -187,3 +188,19 @@ def test_run_ends_its_rounds_when_it_is_stopped():
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert ended == [KEYS[0]]
+
+
+def test_failed_rounds_are_counted_by_reason():
+    metrics = Metrics()
+
+    async def work(key):
+        raise RuntimeError("no answer")
+
+    async def main():
+        queue = Queue(work, note_error=metrics.count_error)
+        queue.add(KEYS[0])
+        await queue.turn()
+        await asyncio.gather(*queue._tasks)
+
+    asyncio.run(main())
+    assert metrics.registry.get_sample_value("llm360_operator_errors_total", {"reason": "RuntimeError"}) == 1

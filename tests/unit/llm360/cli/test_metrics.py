@@ -1,8 +1,14 @@
-"""`llm360 metrics` as a user types it: what it refuses, and with which sentence."""
+"""`llm360 metrics` as a user types it: what it gives, what it refuses, and with which sentence."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
 
 import pytest
 
 from llm360.cli.main import run
+from llm360.storage import open_storage
 
 
 @pytest.mark.parametrize(
@@ -22,3 +28,46 @@ def test_what_cannot_be_done_is_said(tmp_path, arguments, said, capsys):
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
     assert said in captured.err
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """Address of a release of 400 steps, some of which were made twice."""
+    path = Path(__file__).parents[1] / "report/conftest.py"
+    spec = importlib.util.spec_from_file_location("synthetic_release", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    uri = str(tmp_path_factory.mktemp("made") / "tiny")
+    module.eventful_release(open_storage(uri))
+    return uri
+
+
+def printed(capfdbinary, *arguments):
+    assert run(["metrics", *arguments]) == 0
+    return capfdbinary.readouterr().out
+
+
+def test_steps_are_given_once_and_only_those_asked_for(uri, capfdbinary):
+    lines = printed(capfdbinary, uri, "--format", "jsonl", "--from-step", "98", "--to-step", "103").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(record["step"], record["attempt"]) for record in records] == [(step, 2) for step in range(98, 104)]
+    every = printed(capfdbinary, uri, "--format", "csv", "--from-step", "98", "--to-step", "103", "--all-attempts")
+    attempts = [int(line.split(b",")[1]) for line in every.splitlines()[1:]]
+    assert attempts == [1] * 6 + [2] * 6
+
+
+def test_openmetrics_has_all_attempts_and_the_name(uri, capfdbinary):
+    text = printed(capfdbinary, uri, "--format", "openmetrics", "--to-step", "60").decode()
+    steps = [line.split()[1] for line in text.splitlines() if line.startswith('llm360_train_step{run="tiny"}')]
+    assert steps.count("55.0") == 2
+    assert "61.0" not in steps
+    named = printed(capfdbinary, uri, "--format", "openmetrics", "--name", "amber").decode()
+    assert 'run="tiny"' not in named
+    assert named.endswith("# EOF\n")
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")  # of what tensorboardX may upload with
+def test_tensorboard_says_where_to_look(uri, tmp_path, capsys):
+    assert run(["metrics", uri, "--to", "tensorboard", str(tmp_path / "logs"), "--from-step", "399"]) == 0
+    assert f"2 records in {tmp_path / 'logs'}" in capsys.readouterr().out
