@@ -10,40 +10,37 @@ _RUNS = ("run", f"label_values(llm360_ledger_sequence{{{NAMESPACE}}}, run)")
 _STEP_TIME = f"({rate('llm360_step_seconds_sum')} / {rate('llm360_step_seconds_count')})"
 _STEPS_LEFT = f"({last('llm360_train_total_steps')} - {last('llm360_train_step')})"
 
+
+def _number(title: str, unit: str, description: str, expr: str) -> Panel:
+    return Panel(title, unit, description, (Query(expr, "{{run}}"),), "stat", width=4, height=4)
+
+
 _NOW = (
-    Panel(
+    _number(
         "Progress",
         "percentunit",
         "Finished steps of all steps.",
-        (Query(f"{last('llm360_train_step')} / {last('llm360_train_total_steps')}", "{{run}}"),),
-        "stat",
-        4,
+        f"{last('llm360_train_step')} / {last('llm360_train_total_steps')}",
     ),
-    Panel(
+    _number(
         "Time left",
         "s",
         "Steps that are left, at the present mean time of a step.",
-        (Query(f"{_STEPS_LEFT} * {_STEP_TIME}", "{{run}}"),),
-        "stat",
-        4,
+        f"{_STEPS_LEFT} * {_STEP_TIME}",
     ),
-    Panel("Loss", "none", "Of the last step, nats.", (Query(last("llm360_train_loss"), "{{run}}"),), "stat", 4),
-    Panel(
+    _number("Loss", "none", "Of the last step, nats.", last("llm360_train_loss")),
+    _number(
         "Speed",
         "short",
         "Tokens per second of the last step, all workers together.",
-        (Query(last("llm360_train_tokens_per_second"), "{{run}}"),),
-        "stat",
-        4,
+        last("llm360_train_tokens_per_second"),
     ),
-    Panel("Workers", "none", "Ranks of the newest attempt.", (Query(last("llm360_workers"), "{{run}}"),), "stat", 4),
-    Panel(
+    _number("Workers", "none", "Ranks of the newest attempt.", last("llm360_workers")),
+    _number(
         "Attempt",
         "none",
         "Number of the newest attempt: starts of the worker group since the run began.",
-        (Query(last("llm360_attempt"), "{{run}}"),),
-        "stat",
-        4,
+        last("llm360_attempt"),
     ),
 )
 
@@ -154,6 +151,7 @@ _RECORD = (
             Query(f"sum by (run) (increase(llm360_checkpoint_committed_total{{{RUN}}}[$__range]))", "committed"),
             Query(f"sum by (run) (increase(llm360_checkpoint_refused_total{{{RUN}}}[$__range]))", "refused"),
         ),
+        "stat",
     ),
     Panel(
         "Ledger",
@@ -204,6 +202,7 @@ _FLEET = (
         "h",
         "Hours of workers in the time shown: GPU hours where workers have GPUs.",
         (Query(f"sum by (namespace, run) ({_WORKER_SECONDS}) / 3600", "{{namespace}}/{{run}}"),),
+        "stat",
     ),
     Panel(
         "Progress",

@@ -13,7 +13,6 @@ from grafana_foundation_sdk.models import dashboard as models
 from llm360.monitoring.panels import Board, Panel
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-HEIGHT = {"timeseries": 8, "stat": 4}
 
 
 def dashboard_json(board: Board) -> str:
@@ -54,7 +53,7 @@ def _annotation(name: str, query: str) -> dashboard.AnnotationQuery:
 def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
     kind: stat.Panel | timeseries.Panel = stat.Panel() if panel.kind == "stat" else timeseries.Panel()
     kind = kind.title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE)
-    kind = kind.span(panel.width).height(HEIGHT[panel.kind])
+    kind = kind.span(panel.width).height(panel.height)
     if isinstance(kind, stat.Panel):
         kind = kind.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     else:

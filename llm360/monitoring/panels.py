@@ -29,6 +29,7 @@ class Panel:
         queries: In their order.
         kind: A chart over time, or one number.
         width: Of 24.
+        height: In Grafana's units, about 30 pixels.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Panel:
     queries: tuple[Query, ...]
     kind: Literal["timeseries", "stat"] = "timeseries"
     width: int = 12
+    height: int = 8
 
 
 @dataclass(frozen=True)
