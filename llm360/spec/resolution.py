@@ -64,7 +64,11 @@ def resolved_from_json(data: bytes) -> ResolvedRun:
         SpecError: fields are wrong.
         InputError: it is no JSON.
     """
-    return resolve(documents.parse(data.decode("utf-8", errors="replace"), "run.json"))
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"run.json: not readable as JSON: {error}") from None
+    return resolve(document)
 
 
 def read_document(source: str) -> Any:
