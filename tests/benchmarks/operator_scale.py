@@ -235,6 +235,7 @@ async def measure(
         async def train() -> bool:
             return (await Reading.take(process, metrics)).total("llm360_operator_runs", phase="Training") == num_runs
 
+        start = await Reading.take(process, metrics)
         began = time.monotonic()
         await asyncio.gather(*(client.create(run_object(name)) for name in names))
         await until(exist, "the last RayJob", process)
@@ -251,7 +252,7 @@ async def measure(
             all_exist=all_exist,
             plain=plain,
             decision_p99=after.quantile("llm360_operator_decision_seconds", 0.99),
-            cpu_per_round=after.cpu / rounds,
+            cpu_per_round=(after.cpu - start.cpu) / rounds,
             rounds=int(rounds),
             requests_per_run_minute=(after.total(name) - before.total(name)) / num_runs / minutes,
             memory=memory(process, "VmHWM"),
