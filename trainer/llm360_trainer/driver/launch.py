@@ -329,8 +329,8 @@ class Launch:
             if late:
                 self._progress.event("the last records could not be committed in time; their steps will be run again")
         self._show(ray.get(self._recorder.drain.remote()))
-        # One that was fenced leaves its port to the newer driver at once; on one machine nobody waits to be told.
-        if self._options.address is not None and outcome.exit_code != 3:
+        # On one machine nobody waits to be told; where another driver follows, or is there already, that one tells.
+        if self._options.address is not None and (self._interruption.signal or outcome.exit_code in (0, 2, 4)):
             seconds = TELL_STOPPED_SECONDS if self._interruption.signal else TELL_SECONDS
             ray.wait([self._recorder.tell_end.remote(seconds)], timeout=seconds)
         return outcome
