@@ -8,7 +8,9 @@ import threading
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ReadTimeoutError
+from urllib3 import HTTPResponse
 
 from llm360.errors import IntegrityError, ObjectExistsError, StorageUnavailableError
 from llm360.storage import StorageOptions, StoreUnusableError
@@ -240,3 +242,26 @@ def test_profile_that_does_not_exist(monkeypatch):
     with pytest.raises(StoreUnusableError, match="nobody") as error:
         make_client(OPTIONS)
     assert error.value.reason == "CredentialsRefused"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_hashed"), [("https://store:1", False), (None, False), ("http://store:1", True)]
+)
+def test_bodies_are_hashed_for_the_signature_where_nothing_else_holds_them(monkeypatch, endpoint, is_hashed):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    client = make_client(StorageOptions(endpoint=endpoint))
+    sent = []
+
+    def answer(request, **_):
+        sent.append(request.headers)
+        body = HTTPResponse(io.BytesIO(), preload_content=False)
+        return AWSResponse(request.url, 200, {"x-amz-checksum-crc32": crc32(b"data")}, body)
+
+    client.meta.events.register("before-send.s3.PutObject", answer)
+    S3Storage("bucket", client=PerProcess(lambda: client)).put("key", b"data")
+    body = hashlib.sha256(b"data").hexdigest() if is_hashed else "UNSIGNED-PAYLOAD"
+    assert sent[0]["X-Amz-Content-SHA256"].decode() == body
+    assert "x-amz-checksum-crc32" in sent[0]["Authorization"].decode(), "which is signed in any case"
