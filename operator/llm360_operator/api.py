@@ -118,10 +118,11 @@ class Api:
             raise
         return True
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Remove an object after everything below it; one that is gone is no error."""
+    async def delete(self, kind: str, namespace: str, name: str, *, is_forced: bool = False) -> None:
+        """Remove an object after everything below it, by force at once; one that is gone is no error."""
+        options: Object = {"gracePeriodSeconds": 0} if is_forced else {"propagationPolicy": "Foreground"}
         try:
-            await self._request("DELETE", "delete", kind, namespace, name, body={"propagationPolicy": "Foreground"})
+            await self._request("DELETE", "delete", kind, namespace, name, body=options)
         except ApiError as error:
             if error.status != 404:
                 raise

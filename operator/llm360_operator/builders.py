@@ -36,6 +36,13 @@ METRICS_PORT = 8080
 NODE_LOST_SECONDS = 30
 """How long a pod stays bound to a node that is lost; Kubernetes' own default is 300."""
 
+HEAD_GONE_SECONDS = 15
+"""How long a worker waits for a head that does not answer before it begins anew; Ray's own default is 60."""
+
+WORKER_GRACE_SECONDS = 5
+"""How long a worker's pod may take to go. It has nothing to save: the driver was stopped before, or will go back to a
+checkpoint. Where its node does not answer, this much less is waited for it."""
+
 STOP_SECONDS = 30
 """How long a driver that is asked to stop may take to commit its last records."""
 
@@ -204,7 +211,10 @@ def _worker(name: str, config: ResolvedRun) -> Manifest:
         gpus = {"nvidia.com/gpu": str(workers.gpus)}
         container["resources"]["requests"] |= gpus
         container["resources"]["limits"] |= gpus
-    return _ray_pod(name, config, workers, container, [])
+    container["env"] = [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(HEAD_GONE_SECONDS)}]
+    pod = _ray_pod(name, config, workers, container, [])
+    pod["spec"]["terminationGracePeriodSeconds"] = WORKER_GRACE_SECONDS
+    return pod
 
 
 def _ray_container(name: str, config: ResolvedRun, pods: Pods, ports: dict[str, int]) -> Manifest:

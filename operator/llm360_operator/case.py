@@ -33,10 +33,11 @@ class Create:
 
 @dataclass(frozen=True)
 class Delete:
-    """Remove an object and everything below it."""
+    """Remove an object and everything below it; by force: without waiting for a node to say that it is gone."""
 
     kind: str
     name: str
+    is_forced: bool = False
 
 
 Action = Create | Delete
@@ -140,6 +141,14 @@ class Case:
         """Remove head and workers."""
         cluster = self.seen.cluster
         return (Delete("RayCluster", cluster_name(self.name)),) if cluster and not cluster.is_deleting else ()
+
+    def delete_lost_pods(self) -> tuple[Action, ...]:
+        """Give up pods on a node that does not answer.
+
+        KubeRay makes no other in their place while they are there. What may still run on that node does no harm: the
+        driver that goes on has claimed the release for itself.
+        """
+        return tuple(Delete("Pod", name, is_forced=True) for name in self.seen.lost_pods)
 
     def delete_preflight(self) -> tuple[Action, ...]:
         """Remove the preflight Job."""

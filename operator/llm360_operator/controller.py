@@ -67,7 +67,7 @@ class Controller:
         for action in decision.actions:
             if not isinstance(action, Create):
                 log.info("run %s/%s: deletes %s %s", namespace, name, action.kind, action.name)
-                await self._api.delete(action.kind, namespace, action.name)
+                await self._api.delete(action.kind, namespace, action.name, is_forced=action.is_forced)
                 continue
             what = f"{action.manifest['kind']} {action.manifest['metadata']['name']}"
             try:

@@ -12,7 +12,7 @@ import aiohttp
 
 from llm360_operator.api import Api, KindMissingError, Object
 from llm360_operator.names import RUN_LABEL, base_config_name, cluster_name, preflight_name, status_url
-from llm360_operator.seen import Job, Seen, read_cluster, read_job, read_preflight, read_troubles
+from llm360_operator.seen import Job, Seen, read_cluster, read_job, read_lost_pods, read_preflight, read_troubles
 
 DRIVER_SECONDS = 3.0
 DRIVER_MAX_BYTES = 4 * 1024 * 1024
@@ -54,13 +54,15 @@ class Observer:
         driver = None
         if cluster is not None and read_cluster(cluster).is_head_ready and _may_answer(status, seen_jobs):
             driver = await self._fetch(status_url(namespace, name))
+        now = datetime.now(UTC)
         return Seen(
-            now=datetime.now(UTC),
+            now=now,
             configs={config["metadata"]["name"]: config["data"]["run.json"].encode() for config in configs if config},
             preflight=read_preflight(preflight, pods) if preflight else None,
             cluster=read_cluster(cluster) if cluster else None,
             jobs=seen_jobs,
             troubles=read_troubles(pods),
+            lost_pods=read_lost_pods(pods, now),
             driver=driver,
             is_kuberay_missing=is_missing,
         )
@@ -87,12 +89,14 @@ def _title(child: Mapping[str, Any]) -> str:
 
 
 def _wants_pods(status: Mapping[str, Any], cluster: Object | None, preflight: Object | None) -> bool:
-    """Whether pods may have something to tell: an answer, or why they do not run."""
+    """Whether pods may have something to tell: an answer, why they do not run, or why they do not go."""
     if preflight is not None and not (status.get("preflight") or {}).get("passed"):
         return True
     if cluster is None or cluster["spec"].get("suspend"):
         return False
     seen = read_cluster(cluster)
+    if seen.is_deleting:
+        return True
     wanted = sum(group.get("replicas") or 0 for group in cluster["spec"].get("workerGroupSpecs") or [])
     return not seen.is_head_ready or seen.ready_workers < wanted
 

@@ -58,7 +58,8 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
         # The last valid configuration goes on; that the object says something else must not stay unseen.
         message = f"{plan.problem}; until that is put right the run goes on as before ({verdict.message})"
         verdict = replace(verdict, reason=plan.reason, message=message, is_invalid=True)
-    return Decision(step.actions, _status(case, verdict, dict(step.memory)), step.wait)
+    actions = (*case.delete_lost_pods(), *step.actions)
+    return Decision(actions, _status(case, verdict, dict(step.memory)), step.wait)
 
 
 def refused(run: dict[str, Any], seen: Seen, message: str) -> Decision:

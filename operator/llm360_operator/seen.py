@@ -10,12 +10,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from llm360_operator.names import CONFIG_ANNOTATION, DIGEST_ANNOTATION
 
 Object = Mapping[str, Any]
+
+LOST_SECONDS = 10.0
+"""How long beyond its grace a deleted pod may take to go. One that is still there is on a node that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Seen:
         cluster: The RayCluster, if there is one.
         jobs: RayJobs by rising number.
         troubles: Why pods cannot run, most telling first.
+        lost_pods: Names of deleted pods whose node does not say that they are gone.
         driver: The driver's `/status`; None where it did not answer.
         foreign: Names of objects that are in the way: they bear a child's name and belong to somebody else.
         is_kuberay_missing: Whether the API server knows no RayCluster.
@@ -95,6 +99,7 @@ class Seen:
     cluster: Cluster | None = None
     jobs: tuple[Job, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    lost_pods: tuple[str, ...] = ()
     driver: Mapping[str, Any] | None = None
     foreign: tuple[str, ...] = ()
     is_kuberay_missing: bool = False
@@ -202,6 +207,13 @@ def _json_object(text: str) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_lost_pods(pods: Iterable[Object], now: datetime) -> tuple[str, ...]:
+    """Names of the pods that should be gone: their deletionTimestamp is when their grace ends."""
+    limit = now - timedelta(seconds=LOST_SECONDS)
+    deleted = ((pod["metadata"]["name"], read_time(pod["metadata"].get("deletionTimestamp"))) for pod in pods)
+    return tuple(name for name, ends in deleted if ends is not None and ends < limit)
 
 
 _WAITING = {

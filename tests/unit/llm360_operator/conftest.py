@@ -55,6 +55,7 @@ class World:
     cluster: Cluster | None = None
     jobs: dict = field(default_factory=dict)
     troubles: tuple = ()
+    lost_pods: tuple = ()
     driver: dict | None = None
     foreign: tuple = ()
     is_kuberay_missing: bool = False
@@ -66,8 +67,8 @@ class World:
     def seen(self):
         jobs = tuple(job for _, job in sorted(self.jobs.items()))
         return Seen(
-            self.now, dict(self.configs), self.preflight, self.cluster, jobs, self.troubles, self.driver, self.foreign,
-            self.is_kuberay_missing,
+            self.now, dict(self.configs), self.preflight, self.cluster, jobs, self.troubles, self.lost_pods,
+            self.driver, self.foreign, self.is_kuberay_missing,
         )  # fmt: skip
 
     def decide(self):
@@ -123,8 +124,12 @@ class World:
             self.jobs[number] = Job(number, "Active")
 
     def delete(self, action):
-        assert action.kind in ("Job", "RayCluster", "RayJob"), f"{action.kind} must never be deleted"
-        if action.kind == "Job":
+        assert action.kind in ("Job", "Pod", "RayCluster", "RayJob"), f"{action.kind} must never be deleted"
+        assert action.is_forced == (action.kind == "Pod"), "only what is lost is removed by force"
+        if action.kind == "Pod":
+            assert action.name in self.lost_pods, "a pod that KubeRay takes care of"
+            self.lost_pods = tuple(name for name in self.lost_pods if name != action.name)
+        elif action.kind == "Job":
             assert self.preflight is not None
             self.preflight = replace(self.preflight, is_deleting=True)
         elif action.kind == "RayCluster":
@@ -144,7 +149,7 @@ class World:
         """What is on its way out is gone."""
         if self.preflight and self.preflight.is_deleting:
             self.preflight = None
-        if self.cluster and self.cluster.is_deleting:
+        if self.cluster and self.cluster.is_deleting and not self.lost_pods:
             self.cluster, self.driver = None, None
         for number in [number for number, job in self.jobs.items() if job.is_deleting]:
             if self.jobs.pop(number).state == "Active":
@@ -155,7 +160,7 @@ class World:
             self.preflight = replace(self.preflight, state=state, finished=self.now, answer=answer)
 
     def make_ready(self, workers=2):
-        if self.cluster and not self.cluster.is_suspended:
+        if self.cluster and not self.cluster.is_suspended and not self.lost_pods:
             self.cluster = replace(self.cluster, is_head_ready=True, ready_workers=workers)
 
     def lose_pods(self, *, head=False):
@@ -163,6 +168,12 @@ class World:
             self.cluster = replace(self.cluster, is_head_ready=not head, ready_workers=0 if head else 1)
         if head:
             self.driver = None
+
+    def lose_node(self):
+        """Two pods were on it; while they are there KubeRay neither makes others nor lets the cluster go."""
+        if self.cluster and not self.cluster.is_suspended:
+            self.lose_pods(head=True)
+            self.lost_pods = ("amber-head-x", "amber-worker-y")
 
     def admit(self):
         if self.cluster and self.has_queue:

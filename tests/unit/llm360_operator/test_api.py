@@ -88,6 +88,8 @@ def test_deletion_is_from_below_and_what_is_gone_is_gone():
     _, requests, _ = talk(lambda api: api.delete("RayCluster", "a", "x"), (200, {}))
     assert requests[0][3] == {"propagationPolicy": "Foreground"}
     talk(lambda api: api.delete("RayCluster", "a", "x"), refusal(404, "NotFound", name="x"))
+    _, requests, _ = talk(lambda api: api.delete("Pod", "a", "x", is_forced=True), (200, {}))
+    assert requests[0][3] == {"gracePeriodSeconds": 0}
 
 
 def test_a_status_is_written_to_the_run_that_was_read():

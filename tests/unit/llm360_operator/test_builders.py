@@ -101,7 +101,9 @@ def test_ray_is_told_what_a_pod_has(build):
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert workers["rayStartParams"] == {"num-cpus": "32", "num-gpus": "8"}
     assert [workers[key] for key in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 2]
+    assert workers["template"]["spec"]["terminationGracePeriodSeconds"] == 5
     container = workers["template"]["spec"]["containers"][0]
+    assert container["env"] == [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "15"}]
     assert container["resources"]["limits"] == {"memory": "256Gi", "nvidia.com/gpu": "8"}
     (shm,) = workers["template"]["spec"]["volumes"]
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "131072Mi"}

@@ -59,7 +59,8 @@ class FakeApi:
         self.put(manifest)
         return True
 
-    async def delete(self, kind, namespace, name):
+    async def delete(self, kind, namespace, name, *, is_forced=False):
+        assert not is_forced
         self.requests.append(f"delete {kind}")
         self.objects.pop((kind, namespace, name), None)
 

@@ -1,8 +1,8 @@
 """Whatever happens, in whatever order: no forbidden action, no status against itself, and in the end the run is done.
 
 The world refuses by itself a second cluster, a second driver, a second job of one number, and any deletion but of a
-job, a preflight or a cluster. What is checked here on top: the status after every round, that a quiet world is left
-alone, and that a run which nothing disturbs any more comes to its end.
+job, a preflight, a cluster, or a pod that is lost with its node. What is checked here on top: the status after every
+round, that a quiet world is left alone, and that a run which nothing disturbs any more comes to its end.
 """
 
 import itertools
@@ -22,6 +22,7 @@ EVENTS = {
     "preflight fails": lambda world: world.end_preflight("Failed", reason="BucketMissing", message="no bucket"),
     "pods ready": lambda world: world.make_ready(),
     "head lost": lambda world: world.lose_pods(head=True),
+    "node lost": lambda world: world.lose_node(),
     "worker lost": lambda world: world.lose_pods(),
     "cluster vanishes": lambda world: world.vanish(),
     "admitted": lambda world: world.admit(),

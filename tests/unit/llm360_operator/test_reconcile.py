@@ -366,3 +366,22 @@ def test_the_last_steps_are_followed_closely(training):
     assert training.step().wait == 15
     training.train(100, phase="Succeeded", estimatedSecondsLeft=None)
     assert training.step().wait == 2
+
+
+def test_pods_on_a_node_that_does_not_answer_are_given_up_by_force(training):
+    training.lose_node()
+    training.make_ready()
+    assert not training.cluster.is_head_ready, "KubeRay makes no pods while the lost ones are there"
+    training.step()
+    assert training.lost_pods == ()
+    training.make_ready()
+    training.settle()
+    assert training.said[0] in ("Recovering", "Training")
+    assert training.clusters_made == 1
+
+
+def test_lost_pods_do_not_keep_a_run_from_being_suspended(training):
+    training.lose_node()
+    training.change(suspend=True)
+    training.settle()
+    assert training.said == ("Suspended", "SuspendAsked")

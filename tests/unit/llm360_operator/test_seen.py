@@ -8,6 +8,7 @@ from llm360_operator.seen import (
     last_word,
     read_cluster,
     read_job,
+    read_lost_pods,
     read_preflight,
     read_time,
     read_troubles,
@@ -129,6 +130,15 @@ def test_pods_that_are_well_or_going_give_no_trouble():
     going = pod(waiting="ErrImagePull")
     going["metadata"]["deletionTimestamp"] = CREATED
     assert read_troubles([pod(), pod(waiting="ContainerCreating"), going, {"metadata": {"name": "new"}}]) == ()
+
+
+def test_a_deleted_pod_whose_grace_is_long_over_is_lost():
+    names = {"here": None, "going": "2026-11-22T12:00:25Z", "lost": "2026-11-22T12:00:15Z"}
+    pods = [pod(name) for name in names]
+    for each in pods:
+        if ends := names[each["metadata"]["name"]]:
+            each["metadata"]["deletionTimestamp"] = ends
+    assert read_lost_pods(pods, read_time("2026-11-22T12:00:30Z")) == ("lost",)
 
 
 def test_out_of_memory_is_said_and_no_node_comes_last():
