@@ -5,7 +5,15 @@ from testbed.fixtures import (
     namespace,
     pytest_collection_finish,
     pytest_collection_modifyitems,
+    pytest_runtest_setup,
     testbed,
 )
 
-__all__ = ["machine", "namespace", "pytest_collection_finish", "pytest_collection_modifyitems", "testbed"]
+__all__ = [
+    "machine",
+    "namespace",
+    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_setup",
+    "testbed",
+]

@@ -22,6 +22,7 @@ from testbed.process import wait_until
 BEGAN = time.monotonic()
 TOTAL, WARM_BY, COLD_BY = 85 * 60.0, 62 * 60.0, 45 * 60.0
 """Seconds that a whole run of the tests may take, and until when the cluster's may begin: built, or still to build."""
+ALONE = "run them alone: pytest tests/integration/testbed tests/e2e"
 FIRST_SECONDS = 2700
 """Longest time of one test, what it waits for included: programs and images that are made once."""
 
@@ -36,9 +37,22 @@ def _needs_machine(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test of the testbed time to wait for what is built once."""
+    """Give each test of the testbed time to wait for what is built once, and for what it is said to take."""
     for item in filter(_needs_machine, items):
-        item.add_marker(pytest.mark.timeout(FIRST_SECONDS))
+        item.add_marker(pytest.mark.timeout(FIRST_SECONDS + _takes(item)))
+
+
+def _takes(item: pytest.Item) -> float:
+    """Seconds that a test may take on a slow machine: `@pytest.mark.takes(minutes=20)`."""
+    marker = item.get_closest_marker("takes")
+    return float(marker.kwargs["minutes"]) * 60 if marker else 0.0
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what would not end in time."""
+    gone = time.monotonic() - BEGAN
+    if gone + (takes := _takes(item)) > TOTAL:
+        pytest.skip(f"{gone / 60:.0f} minutes are gone, and it may take {takes / 60:.0f}; {ALONE}")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -73,8 +87,7 @@ def machine() -> None:
         pytest.skip(reason)
     gone, limit = time.monotonic() - BEGAN, WARM_BY if needs.is_warm() else COLD_BY
     if gone > limit:
-        alone = "run them alone: pytest tests/integration/testbed tests/e2e"
-        pytest.skip(f"{gone / 60:.0f} minutes are gone, a cluster's tests would make it {TOTAL / 60:.0f}; {alone}")
+        pytest.skip(f"{gone / 60:.0f} minutes are gone, a cluster's tests would make it {TOTAL / 60:.0f}; {ALONE}")
     needs.install(say)
     build.build_all(say)
 

@@ -40,7 +40,7 @@ def data(bucket, llm360, tmp_path):
     llm360("data", "prepare", "--source", f"text={text}", *rows, "--out", f"s3://{bucket}/data")
 
 
-@pytest.mark.timeout(2700)
+@pytest.mark.takes(minutes=8)
 def test_what_is_wrong_is_said_before_any_worker_is_asked_for(operator, data, bucket, make_run, namespace, make_secret):
     make_secret("wrong-key", "wrong")
     runs = {name: make_run(name, **changes) for name, (changes, _, _) in WRONG.items()}

@@ -1,0 +1,79 @@
+"""A run in a queue: Kueue takes its place away and gives it back, its user suspends, resizes and resumes it."""
+
+from __future__ import annotations
+
+import pytest
+from testbed import kubectl
+from testbed.layout import GPU
+
+START_SECONDS, STEP_SECONDS, DONE_SECONDS = 600, 300, 900
+KUEUE = "kueue.x-k8s.io/v1beta1"
+CPUS = "700m"
+"""What head and two workers ask for (0.6), and a little: there is room for one run."""
+
+
+@pytest.fixture
+def queues(namespace):
+    """`own` has room for one run; `spare` has none of its own and borrows what `own` does not use."""
+    flavor = {"tolerations": [{"key": GPU, "operator": "Exists"}]}
+    made = [{"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": namespace}, "spec": flavor}]
+    for name, cpus, memory in (("own", CPUS, "12Gi"), ("spare", "0", "0")):
+        quota = [{"name": "cpu", "nominalQuota": cpus}, {"name": "memory", "nominalQuota": memory}]
+        flavors = [{"name": namespace, "resources": quota}]
+        spec = {
+            "cohort": namespace,
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "resourceGroups": [{"coveredResources": ["cpu", "memory"], "flavors": flavors}],
+            "preemption": {"reclaimWithinCohort": "Any"},
+        }
+        cluster_queue = {"name": f"{namespace}-{name}"}
+        made += [
+            {"apiVersion": KUEUE, "kind": "ClusterQueue", "metadata": cluster_queue, "spec": spec},
+            {
+                "apiVersion": KUEUE,
+                "kind": "LocalQueue",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"clusterQueue": cluster_queue["name"]},
+            },
+        ]
+    kubectl.apply(made)
+    yield
+    names = [f"{namespace}-own", f"{namespace}-spare"]
+    kubectl.kubectl("delete", "clusterqueues", *names, "--wait=false")
+    kubectl.kubectl("delete", "resourceflavors", namespace, "--wait=false")
+
+
+@pytest.mark.takes(minutes=15)
+def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(operator, queues, make_run, llm360):
+    run = make_run("borrower", data={"chunks": 8}, cluster={"queue": "spare"})
+    run.apply()
+    run.wait_for_step(1, START_SECONDS)
+
+    owner = make_run("owner", data={"chunks": 8}, cluster={"queue": "own"})
+    owner.apply()
+    run.wait_for_reason("Preempted", STEP_SECONDS, "Suspended")
+    before = run.status
+    assert before["phase"] == "Suspended"
+    owner.wait(owner.pods, "pods of the run that was served first", STEP_SECONDS)
+    run.wait(lambda: not run.pods(), "the end of the pods of the preempted run", STEP_SECONDS)
+    owner.delete()  # in the phase Starting
+
+    run.wait_for_step(1, STEP_SECONDS, before["attempt"] + 1)
+    assert run.status.get("failures", 0) == 0, "a preemption counted as a failure"
+
+    run.patch({"suspend": True})
+    run.wait_for_reason("SuspendAsked", STEP_SECONDS, "Suspended")
+    run.wait(
+        lambda: run.status["phase"] == "Suspended" and not run.pods(), "a suspended run without pods", STEP_SECONDS
+    )
+    suspended = run.status
+
+    run.patch({"suspend": False, "cluster": {"workers": {"replicas": 1}}})
+    run.wait_for_step(suspended["step"], STEP_SECONDS, suspended["attempt"] + 1)
+    assert len(run.pods("worker")) == 1
+
+    run.wait_for_reason("Complete", DONE_SECONDS, "Succeeded")
+    run.wait(lambda: not run.pods(), "the end of all pods", STEP_SECONDS)
+    llm360("verify", run.uri)
+    run.delete()
+    assert "complete" in llm360("status", run.uri), "the release is gone with its object"

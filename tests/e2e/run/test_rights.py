@@ -1,0 +1,42 @@
+"""The operator may do what it does, and nothing else: the chart's roles against the API server's audit log."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from testbed import kubectl
+from testbed.control_plane import AUDIT_LOG
+
+ACCOUNT = "system:serviceaccount:llm360-system:llm360"
+BEFORE = {"test_fail_fast.py", "test_faults.py", "test_queue.py"}
+"""Together these have the operator do everything that it ever does."""
+
+
+@pytest.fixture
+def granted(operator):
+    """Verb and resource of every right that the chart gives the operator."""
+    roles = kubectl.find("clusterroles,roles", "llm360-system", "app.kubernetes.io/name=llm360-operator")
+    rules = [rule for role in roles for rule in role["rules"]]
+    return {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+
+
+@pytest.fixture
+def requests(operator):
+    """Verb, resource and the answer's code of every request of the operator for an object."""
+    lines = [line for line in map(json.loads, AUDIT_LOG.read_text().splitlines()) if "objectRef" in line]
+    return {
+        (line["verb"], "/".join(filter(None, map(line["objectRef"].get, ("resource", "subresource")))), code)
+        for line in lines
+        if line["user"]["username"] == ACCOUNT and (code := line["responseStatus"]["code"])
+    }
+
+
+def test_nothing_is_refused(requests):
+    assert [request for request in requests if request[2] == 403] == []
+
+
+def test_every_right_is_used(request, granted, requests):
+    if not {item.path.name for item in request.session.items} >= BEFORE:
+        pytest.skip("says something only after the tests of runs: pytest tests/e2e/run")
+    assert {(verb, resource) for verb, resource, code in requests if code < 300} == granted
