@@ -218,15 +218,32 @@ def merged(base: Object, changes: Object) -> Object:
 
 
 @pytest.fixture
-def llm360(testbed: Testbed) -> Callable[..., str]:
-    """Runs the command line on this machine with the testbed's store; gives what it printed."""
+def command(testbed: Testbed) -> Callable[..., str]:
+    """Runs a program of this environment with the testbed's cluster and store; gives what it printed."""
 
-    def run(*arguments: str | Path) -> str:
-        command = [Path(sys.executable).with_name("llm360"), *arguments]
-        environment = {**os.environ, **testbed.s3_environment, "KUBECONFIG": testbed.kubeconfig}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    def run(program: str, *arguments: str | Path) -> str:
+        path = f"{build.kubectl().parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, **testbed.s3_environment, "KUBECONFIG": testbed.kubeconfig, "PATH": path}
+        program = str(Path(sys.executable).with_name(program))
+        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def llm360(command: Callable[..., str]) -> Callable[..., str]:
+    """Runs the command line: `llm360("verify", uri)`."""
+    return lambda *arguments: command("llm360", *arguments)
+
+
+@pytest.fixture
+def kubectl_llm360(command: Callable[..., str]) -> Callable[..., str]:
+    """Runs the plugin about a run: `kubectl_llm360("status", run)`."""
+
+    def run(verb: str, of: Run, *arguments: str) -> str:
+        return command("kubectl-llm360", verb, of.name, f"--namespace={of.namespace}", *arguments)
 
     return run
 

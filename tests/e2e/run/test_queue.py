@@ -44,10 +44,13 @@ def queues(namespace):
 
 
 @pytest.mark.takes(minutes=15)
-def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(operator, queues, make_run, llm360):
+def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
+    operator, testbed, queues, make_run, kubectl_llm360, llm360
+):
     run = make_run("borrower", data={"chunks": 8}, cluster={"queue": "spare"})
     run.apply()
     run.wait_for_step(1, START_SECONDS)
+    assert "borrower" in kubectl_llm360("logs", run, "--tail=20"), "the driver's lines name the run"
 
     owner = make_run("owner", data={"chunks": 8}, cluster={"queue": "own"})
     owner.apply()
@@ -61,19 +64,20 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(operator, q
     run.wait_for_step(1, STEP_SECONDS, before["attempt"] + 1)
     assert run.status.get("failures", 0) == 0, "a preemption counted as a failure"
 
-    run.patch({"suspend": True})
-    run.wait_for_reason("SuspendAsked", STEP_SECONDS, "Suspended")
+    kubectl_llm360("suspend", run)
     run.wait(
         lambda: run.status["phase"] == "Suspended" and not run.pods(), "a suspended run without pods", STEP_SECONDS
     )
     suspended = run.status
+    assert "Suspended" in kubectl_llm360("status", run)
 
-    run.patch({"suspend": False, "cluster": {"workers": {"replicas": 1}}})
+    run.patch({"cluster": {"workers": {"replicas": 1}}})
+    kubectl_llm360("resume", run)
     run.wait_for_step(suspended["step"], STEP_SECONDS, suspended["attempt"] + 1)
     assert len(run.pods("worker")) == 1
 
     run.wait_for_reason("Complete", DONE_SECONDS, "Succeeded")
     run.wait(lambda: not run.pods(), "the end of all pods", STEP_SECONDS)
-    llm360("verify", run.uri)
+    kubectl_llm360("verify", run, "--endpoint", testbed.s3_endpoint)
     run.delete()
     assert "complete" in llm360("status", run.uri), "the release is gone with its object"

@@ -169,6 +169,11 @@ class CarelessHandler(http.server.BaseHTTPRequestHandler):
 
     objects: ClassVar[dict[str, bytes]]
 
+    def do_GET(self) -> None:
+        found = self.objects.get(self.path)
+        missing = b"<Error><Code>NoSuchKey</Code></Error>"
+        self.answer(404 if found is None else 200, missing if found is None else found)
+
     def do_PUT(self) -> None:
         self.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
         self.answer(200)
@@ -177,10 +182,11 @@ class CarelessHandler(http.server.BaseHTTPRequestHandler):
         self.objects.pop(self.path, None)
         self.answer(204)
 
-    def answer(self, status: int) -> None:
+    def answer(self, status: int, body: bytes = b"") -> None:
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         pass
