@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import warnings
 
 import pytest
 from aiohttp import web
@@ -94,6 +96,10 @@ def operator(tmp_path, monkeypatch):
                 await runner.cleanup()
 
         asyncio.run(asyncio.wait_for(main(), SECONDS))
+        with warnings.catch_warnings():
+            # kopf leaves its sessions to the end of the process; here the process goes on.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     return run
 
