@@ -10,6 +10,8 @@ from llm360.spec.schema import Schema, openapi_schema
 
 GROUP, _, VERSION = API_VERSION.partition("/")
 PLURAL = "llm360runs"
+RUN_LABEL = f"{GROUP}/run"
+"""On every child of a run, and on its pods: the run's name."""
 
 # name, type, JSON path, description; priority 1 is shown with -o wide alone.
 _COLUMNS = (

@@ -8,6 +8,7 @@ from typing import Any
 from llm360.canonical import sha256_digest
 from llm360.spec import ResolvedRun
 from llm360.spec.cluster import Pods
+from llm360.spec.crd import RUN_LABEL
 from llm360_operator.names import (
     CONFIG_ANNOTATION,
     CONFIG_PATH,
@@ -15,7 +16,6 @@ from llm360_operator.names import (
     ENTRYPOINT,
     QUEUE_LABEL,
     RAY_CLUSTER_LABEL,
-    RUN_LABEL,
     STATUS_PORT,
     cluster_name,
     job_name,

@@ -14,7 +14,8 @@ from typing import Any
 
 import kopf
 
-from llm360_operator.names import RUN_LABEL, Key
+from llm360.spec.crd import RUN_LABEL
+from llm360_operator.names import Key
 
 CHILDREN = (("ray.io", "v1", "rayclusters"), ("ray.io", "v1", "rayjobs"), ("batch", "v1", "jobs"))
 

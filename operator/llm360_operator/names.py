@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llm360.canonical import sha256_digest
+from llm360.spec.crd import RUN_LABEL
 
 
 class Key(NamedTuple):
@@ -13,9 +14,6 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
-
-RUN_LABEL = "llm360.ai/run"
-"""On every child: the name of its run."""
 
 CONFIG_ANNOTATION = "llm360.ai/config"
 """On a preflight Job and a RayCluster: the ConfigMap that it was made from."""

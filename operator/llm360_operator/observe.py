@@ -10,8 +10,9 @@ from typing import Any
 
 import aiohttp
 
+from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, KindMissingError, Object
-from llm360_operator.names import RUN_LABEL, base_config_name, cluster_name, preflight_name, status_url
+from llm360_operator.names import base_config_name, cluster_name, preflight_name, status_url
 from llm360_operator.seen import Job, Seen, read_cluster, read_job, read_lost_pods, read_preflight, read_troubles
 
 DRIVER_SECONDS = 3.0

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm360.errors import InputError, LLM360Error, nearest
-from llm360.spec.crd import GROUP, PLURAL
+from llm360.spec.crd import GROUP, PLURAL, RUN_LABEL
 
 Object = Mapping[str, Any]
 
 RUNS = f"{PLURAL}.{GROUP}"
-RUN_LABEL = "llm360.ai/run"
-"""On every child of a run, and on its pods."""
-
 REQUEST_SECONDS = 30
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from llm360.cli.kube.kubectl import Object, add_run, kubectl_of
 from llm360.errors import LLM360Error
+from llm360.spec.crd import RUN_LABEL
 
 EPILOG = """\
 The driver is on the head of the Ray cluster; each of its lines names the run. Before there is a head, --of preflight
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     options = [f"--container={container}", *_options(args)]
     if len(pods) == 1:
         return 1 if kubectl.logs(pods[0], *options) else 0
-    selector = f"--selector=llm360.ai/run={args.name},ray.io/node-type=worker"
+    selector = f"--selector={RUN_LABEL}={args.name},ray.io/node-type=worker"
     # kubectl follows five pods at most unless it is told otherwise.
     many = ["--prefix", f"--max-log-requests={len(pods)}", f"--tail={-1 if args.tail is None else args.tail}"]
     return 1 if kubectl.logs(selector, *options, *many) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import os
 import secrets
@@ -27,6 +26,7 @@ from testbed.layout import CHECKOUT, GPU, S3_ACCESS_KEY, S3_SECRET_KEY
 from testbed.process import wait_until
 
 from llm360.release.create import open_release
+from llm360.spec.layers import merge
 from llm360.storage import open_storage
 
 SYSTEM = "llm360-system"
@@ -202,19 +202,10 @@ def make_run(namespace: str, bucket: str) -> Callable[..., Run]:
         run = yaml.safe_load(SAMPLE.read_text())
         run["metadata"] |= {"name": name, "namespace": namespace}
         run["spec"]["storage"] |= {"uri": f"s3://{bucket}/{name}", "endpoint": S3_ENDPOINT}
-        run["spec"] = merged(run["spec"], merged(SMALL, changes))
+        run["spec"] = merge(run["spec"], SMALL, changes)
         return Run(run)
 
     return make
-
-
-def merged(base: Object, changes: Object) -> Object:
-    """The base with the changes laid over it, section by section."""
-    result = copy.deepcopy(base)
-    for key, value in changes.items():
-        is_section = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if is_section else copy.deepcopy(value)
-    return result
 
 
 @pytest.fixture
