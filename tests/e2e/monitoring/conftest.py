@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import socket
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from synthetic import release
 from testbed import build
 from testbed.fixtures import FIRST_SECONDS
 from testbed.process import wait_until
@@ -123,15 +123,8 @@ def serve(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 @pytest.fixture(scope="session")
 def eventful_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of a release with restarts, a fallback, a rewind, a skip and two sources, called amber-tiny."""
-    path = ROOT / "tests/unit/llm360/report/conftest.py"
-    spec = importlib.util.spec_from_file_location("synthetic_release", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
     uri = str(tmp_path_factory.mktemp("made") / "amber-tiny")
-    module.eventful_release(open_storage(uri))
+    release.eventful_release(open_storage(uri))
     return uri
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import select
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic import release
 
 from llm360.storage import Storage
 
@@ -134,11 +133,4 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def eventful_release() -> Callable[[Storage], Any]:
     """Writes a complete release with restarts, a fallback, a skip and two sources into a storage."""
-    path = Path(__file__).parents[2] / "unit/llm360/report/conftest.py"
-    spec = importlib.util.spec_from_file_location("synthetic_release", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module.eventful_release
+    return release.eventful_release

@@ -1,11 +1,9 @@
 """`llm360 metrics` as a user types it: what it gives, what it refuses, and with which sentence."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from synthetic import release
 
 from llm360.cli.main import run
 from llm360.storage import open_storage
@@ -33,13 +31,8 @@ def test_what_cannot_be_done_is_said(tmp_path, arguments, said, capsys):
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     """Address of a release of 400 steps, some of which were made twice."""
-    path = Path(__file__).parents[1] / "report/conftest.py"
-    spec = importlib.util.spec_from_file_location("synthetic_release", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
     uri = str(tmp_path_factory.mktemp("made") / "tiny")
-    module.eventful_release(open_storage(uri))
+    release.eventful_release(open_storage(uri))
     return uri
 
 

@@ -1,11 +1,9 @@
 """Records of steps, with fields changed, and a synthetic release."""
 
-import importlib.util
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
+from synthetic import release
 
 from llm360.release.create import open_release
 from llm360.release.metrics import StepRecord, run_table
@@ -44,13 +42,8 @@ def step_record():
 @pytest.fixture(scope="session")
 def eventful_uri(tmp_path_factory):
     """Address of a release with restarts, a fallback, a rewind, a skip and two sources, called amber-tiny."""
-    path = Path(__file__).parents[1] / "report/conftest.py"
-    spec = importlib.util.spec_from_file_location("synthetic_release", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
     uri = str(tmp_path_factory.mktemp("made") / "amber-tiny")
-    module.eventful_release(open_storage(uri))
+    release.eventful_release(open_storage(uri))
     return uri
 
 
