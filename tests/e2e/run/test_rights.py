@@ -32,8 +32,9 @@ def requests(operator):
     }
 
 
-def test_nothing_is_refused(requests):
-    assert [request for request in requests if request[2] == 403] == []
+def test_nothing_that_is_not_granted_is_asked_for(granted, requests):
+    # An API server that has just started, or whose chart is being removed, refuses for a moment what is granted.
+    assert {(verb, resource) for verb, resource, code in requests if code == 403} <= granted
 
 
 def test_every_right_is_used(request, granted, requests):

@@ -97,7 +97,10 @@ def test_kuberay_comes_back(testbed):
         return not now & before and addons.are_ready()["kuberay"]
 
     wait_until(is_back, "KubeRay", 90)
-    with pytest.raises(TestbedError, match="no pod has the labels"), faults.operator():
+
+
+def test_what_is_not_there_cannot_be_killed(testbed):
+    with pytest.raises(TestbedError, match="no pod has the labels"), faults.head("no-such-cluster"):
         pass
 
 
