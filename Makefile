@@ -15,12 +15,12 @@ $(VENV)/.demo: pyproject.toml uv.lock scripts/setup.sh
 	@sh scripts/setup.sh --extra trainer
 	@touch $@
 
-$(VENV)/.test: pyproject.toml uv.lock scripts/setup.sh
-	@sh scripts/setup.sh --extra trainer --extra operator --extra dev
+$(VENV)/.test: pyproject.toml uv.lock scripts/setup.sh Makefile
+	@sh scripts/setup.sh --extra trainer --extra eval --extra operator --extra dev
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.bench: $(VENV)/.test
-	@sh scripts/setup.sh --extra trainer --extra operator --extra dev --group bench
+	@sh scripts/setup.sh --extra trainer --extra eval --extra operator --extra dev --group bench
 	@touch $@
 
 demo: | $(VENV)/.demo  ## train the small Amber on this machine and write its report

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm360.canonical import sha256_digest
-from llm360.errors import InputError, IntegrityError
-from llm360.release.checkpoint import CheckpointManifest, TensorRecord, load_checkpoint_manifest
-from llm360.release.create import load_config, open_release
+from llm360.errors import InputError
+from llm360.release.checkpoint import CheckpointManifest, load_checkpoint_manifest
+from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.prune import find_checkpoint
-from llm360.spec.model import Model
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_FOLDER, state_name
 from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors
 from llm360_trainer.exchange.folder import MAX_SHARD_BYTES, Contents, write_folder
-from llm360_trainer.model import from_hf_name, layer_of, to_hf_name
+from llm360_trainer.exchange.opened import Records, architecture, by_layer, end_of_document, model_records, small_file
+from llm360_trainer.model import to_hf_name
 from llm360_trainer.model.forms import FORMS, form_of
-from llm360_trainer.train.settings import DTYPES, decoder_config
+from llm360_trainer.train.settings import DTYPES
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,7 @@ def _contents(
     pruned = history.pruned_parts(checkpoint.name)
     if MODEL_FOLDER in pruned:
         raise InputError(f"the model of step {checkpoint.step} was pruned; export another checkpoint")
-    identity = load_config(storage, history.config_digest)
-    config = decoder_config(Model.model_validate_json(json.dumps(identity["model"])))
+    config = architecture(storage, history)
     form = form_of(config)
     if form is None:
         raise InputError(
@@ -120,16 +116,15 @@ def _contents(
             f"step {checkpoint.step} was published in {manifest.model[0].dtype} and its state, which alone has float32,"
             " was pruned; export it without --dtype"
         )
-    layers = _by_layer(_state_records(manifest) if from_state else _model_records(manifest))
-    hf = json.loads(_small_file(root, manifest, "config.json") or b"{}")
+    layers = by_layer(_state_records(manifest) if from_state else model_records(manifest))
     return Contents(
         form=form,
         config=config,
         shapes=tuple({name: record.shape for name, record in layer.items()} for layer in layers),
         layers=lambda: (read_tensors(root, layer) for layer in layers),
         dtype=wanted,
-        eos_id=hf.get("eos_token_id"),
-        tokenizer=_small_file(root, manifest, "tokenizer.json"),
+        eos_id=end_of_document(root, manifest),
+        tokenizer=small_file(root, manifest, "tokenizer.json"),
         origin=_origin(storage, history, checkpoint, manifest),
     )
 
@@ -150,39 +145,7 @@ def _origin(
     }
 
 
-Records = Mapping[str, TensorRecord]
-
-
-def _model_records(manifest: CheckpointManifest) -> Records:
-    """The published model's tensors, by our names."""
-    return {from_hf_name(record.name): record for record in manifest.model}
-
-
 def _state_records(manifest: CheckpointManifest) -> Records:
     """The state's fp32 weights, by our names."""
     by_name = {record.name: record for record in manifest.state}
-    ours = (from_hf_name(record.name) for record in manifest.model)
-    return {name: by_name[state_name(to_hf_name(name), "master")] for name in ours}
-
-
-def _by_layer(records: Records) -> Sequence[Records]:
-    """Embedding, each layer, then norm and head: the order of a forward pass."""
-    groups: dict[int, dict[str, TensorRecord]] = {}
-    last = 1 + max((layer_of(name) or 0 for name in records), default=0)
-    for name in sorted(records):
-        layer = layer_of(name)
-        place = layer if layer is not None else -1 if name.startswith("embed.") else last
-        groups.setdefault(place, {})[name] = records[name]
-    return [groups[place] for place in sorted(groups)]
-
-
-def _small_file(root: Storage, manifest: CheckpointManifest, name: str) -> bytes | None:
-    """A small file of the model folder, checked against its digest; None where there is none."""
-    key = f"{MODEL_FOLDER}/{name}"
-    record = next((file for file in manifest.files if file.key == key), None)
-    if record is None:
-        return None
-    data = root.get(key)
-    if sha256_digest(data) != record.sha256:
-        raise IntegrityError(f"{root.uri}/{key} holds other bytes than recorded")
-    return data
+    return {name: by_name[state_name(to_hf_name(name), "master")] for name in model_records(manifest)}
