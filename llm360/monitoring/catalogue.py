@@ -91,7 +91,7 @@ STEPS = (
     Metric(
         "llm360_train_memory_bytes",
         "gauge",
-        "Peak memory of a worker so far: of its GPU, or resident where it has none.",
+        "Peak memory so far of the worker that used most: of its GPU, or resident where it has none.",
         of=lambda r: r.memory_bytes,
     ),
     Metric(

@@ -75,9 +75,10 @@ class StepRecord:
         step_seconds: From the end of the step before to the end of this one.
         tokens_per_second: This step's tokens per `step_seconds`, over all workers.
         mfu: Model FLOPs utilisation, 0–1; None where the device's peak is unknown.
-        data_wait_seconds: Of `step_seconds`, waiting for data (the slowest worker).
+        data_wait_seconds: Of `step_seconds`, waiting for data, mean over workers.
         checkpoint_stall_seconds: Of `step_seconds`, blocked by a checkpoint.
-        memory_bytes: Peak memory of the worker that used most: device memory, or resident memory on CPU.
+        memory_bytes: Peak memory so far of the worker that used most, as they last said (every 5 s): device memory, or
+            resident memory on CPU.
         skipped: The optimizer did not apply this step (a non-finite loss or gradient, or a skip on purpose).
     """
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from llm360.canonical import sha256_digest
@@ -72,6 +73,7 @@ class Recorder:
         self._batch: list[StepRecord] = []
         self._parts: dict[int, list[RankPart]] = {}
         self._world = 0
+        self._peak_memory = 0
         self._last_record: StepRecord | None = None
         self._failure = ""
         self._attempts = 0
@@ -121,8 +123,9 @@ class Recorder:
         return self._commit_now(rewind)
 
     def record_step(self, record: StepRecord) -> Command:
-        """Take a finished step in."""
+        """Take a finished step in; only here is known which rank has used the most memory."""
         with self._lock:
+            record = replace(record, memory_bytes=max(record.memory_bytes, self._peak_memory))
             self._pending.append(record)
             self._update.records.append(record)
             self._last_record = record
@@ -175,7 +178,9 @@ class Recorder:
         self._commit_now(finish)
 
     def report(self, report: WorkerReport) -> None:
-        """Show what a rank says of itself."""
+        """Take in and show what a rank says of itself."""
+        with self._lock:
+            self._peak_memory = max(self._peak_memory, report.memory_bytes)
         self._metrics.report(report)
 
     def event(self, text: str) -> None:
@@ -247,6 +252,7 @@ class Recorder:
         with self._lock:
             self._parts.clear()
             self._world = group.world_size
+            self._peak_memory = 0
         spec = self._run.spec
         if self._history().complete is not None:
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete already"))

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pytest
 from llm360.errors import StorageUnavailableError
 from llm360.release.create import open_release
 from llm360.release.history import History
+from llm360.release.metrics import run_table
 from llm360.release.verify import verify
 from llm360.release.writer import TrainingWriter
 from llm360.storage import open_storage
 from llm360_trainer.driver import recorder as module
 from llm360_trainer.driver.recorder import Recorder
-from llm360_trainer.train.plan import Command, GroupInfo
+from llm360_trainer.train.plan import Command, GroupInfo, WorkerReport
 
 
 def history(store: Path) -> History:
@@ -191,6 +193,29 @@ class TestNonFinite:
         outcome = recorder.drain().outcome
         assert (outcome.exit_code, outcome.reason) == (4, "NonFinite")
         assert history(store).covers(1, 1), "the record of the step is kept"
+
+
+def test_a_record_holds_the_memory_of_the_rank_that_used_most(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+
+    def train(step: int, attempt: int, *memory: int) -> None:
+        """Ranks that use so much report, then rank 0, which uses 10, hands over a step."""
+        for rank, used in enumerate(memory):
+            recorder.report(WorkerReport(rank, 1.0, 0.5, 0.0, used))
+        recorder.record_step(replace(make_record(step, attempt), memory_bytes=10))
+
+    recorder.begin_attempt(group)
+    train(1, 1)
+    train(2, 1, 10, 30, 20)
+    train(3, 1, 10, 25, 20)
+    recorder.begin_attempt(group)
+    train(1, 2, 10, 15)
+    recorder.flush()
+    storage = open_storage(str(store))
+    made = run_table(storage, history(store), all_attempts=True)
+    assert made["memory_bytes"].to_pylist() == [10, 30, 30, 15]
 
 
 def test_records_are_committed_every_few_minutes(
