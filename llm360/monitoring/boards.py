@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm360.monitoring.panels import NAMESPACE, RATE, RUN, Board, Panel, Query, last, quantile, rate
+from llm360.monitoring.panels import NAMESPACE, RATE, RUN, Board, Panel, Query, last, quantile, rate, risen
 
 _NAMESPACES = ("namespace", 'label_values({__name__=~"llm360_train_step|llm360_run_phase"}, namespace)')
 _RUNS = ("run", f"label_values(llm360_ledger_sequence{{{NAMESPACE}}}, run)")
@@ -354,8 +354,8 @@ BOARDS = (
         (("Now", _NOW), ("Learning", _LEARNING), ("Speed", _SPEED), ("Record", _RECORD)),
         (_NAMESPACES, _RUNS),
         (
-            ("attempts", f"{last('llm360_attempt')} > {last('llm360_attempt', offset=' offset 1m')}"),
-            ("rewinds", f"sum by (run) (increase(llm360_rewinds_total{{{RUN}}}[1m])) > 0"),
+            ("attempts", risen("llm360_attempt")),
+            ("rewinds", risen("llm360_rewinds_total")),
         ),
     ),
     Board(

@@ -5,6 +5,9 @@ The SDK comes with the extra `dev`: what is generated is committed, so that nobo
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as common_models
@@ -28,7 +31,18 @@ def dashboard_json(board: Board) -> str:
         built = built.with_row(dashboard.Row(title))
         for panel in panels:
             built = built.with_panel(_panel(panel))
-    return str(JSONEncoder(sort_keys=True, indent=2).encode(built.build())) + "\n"
+    said = json.loads(JSONEncoder().encode(built.build()))
+    return json.dumps(_as_published(said), sort_keys=True, indent=2) + "\n"
+
+
+def _as_published(board: dict[str, Any]) -> dict[str, Any]:
+    """Where the SDK differs from the schema that Grafana publishes (`@grafana/schema`), what the latter wants."""
+    for variable in board["templating"]["list"]:
+        for name in ("auto", "auto_count", "auto_min"):  # of variables that are intervals
+            variable.pop(name, None)
+    for annotation in board["annotations"].get("list", ()):
+        annotation["target"] = {"expr": annotation.pop("expr"), "refId": "A"}
+    return board
 
 
 def _variable(name: str, query: str) -> dashboard.QueryVariable:

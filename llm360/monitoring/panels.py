@@ -67,9 +67,14 @@ NAMESPACE = 'namespace=~"$namespace"'
 RATE = "[$__rate_interval]"
 
 
-def last(metric: str, by: str = "run", select: str = RUN, offset: str = "") -> str:
-    """The metric's value, one for each of `by`; with an offset that of some time ago."""
-    return f"max by ({by}) ({metric}{{{select}}}{offset})"
+def last(metric: str, by: str = "run", select: str = RUN) -> str:
+    """The metric's value, one for each of `by`."""
+    return f"max by ({by}) ({metric}{{{select}}})"
+
+
+def risen(metric: str) -> str:
+    """There for a minute after the metric has risen, however seldom it is scraped."""
+    return f"{last(metric)} > max by (run) ({metric}{{{RUN}}} offset 1m)"
 
 
 def rate(metric: str, by: str = "run", select: str = RUN) -> str:
