@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ class FileStorage(Storage):
         self.root = root
         self.uri = root.as_uri()
         self.options = options or StorageOptions()
+        self._made: tuple[Path, ...] | None = None
+        """The root and the folders above it that this object's first write had to make, innermost first."""
 
     def get(self, key: str) -> bytes:
         """See `Storage.get`."""
@@ -75,7 +78,10 @@ class FileStorage(Storage):
         return ObjectInfo(key, found.st_size, found.st_mtime)
 
     def delete(self, key: str) -> None:
-        """See `Storage.delete`; folders that become empty go too, as if they had never been."""
+        """See `Storage.delete`; folders that become empty go too, as if they had never been.
+
+        The root and those above it go only where this object made them: an empty folder of the user's stays.
+        """
         self._remove(self._path(key))
 
     def list_unfinished(self) -> Iterator[UnfinishedWrite]:
@@ -110,16 +116,16 @@ class FileStorage(Storage):
     def _remove(self, path: Path) -> None:
         try:
             path.unlink()
+            local.sync_folder(path.parent)
         except (FileNotFoundError, NotADirectoryError):
-            return
+            pass  # a write that failed may have left its folder all the same
         except OSError as error:
             raise local.explain(error, path, "write") from error
-        local.sync_folder(path.parent)
+        below = itertools.takewhile(lambda folder: folder != self.root, path.parents)
         with contextlib.suppress(OSError):  # not empty, or not ours to remove
-            for folder in path.parents:
-                if folder == self.root:
-                    break
-                folder.rmdir()
+            for folder in (*below, *(self._made or ())):
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rmdir()
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
@@ -138,6 +144,8 @@ class FileStorage(Storage):
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[Path]:
         path = self._path(key)
+        if self._made is None:
+            self._made = tuple(folder for folder in (self.root, *self.root.parents) if not folder.exists())
         try:
             yield path
         except OSError as error:

@@ -24,9 +24,9 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
     """Runs `llm360 run` with the arguments; gives the JSON of its last line."""
 
     def run(*arguments: str | Path, exit_code: int = 2) -> dict[str, str]:
-        before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+        before = sorted(tmp_path.rglob("*"))
         assert llm360(["run", *map(str, arguments), "--port", "0"]) == exit_code
-        assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before, "something was left behind"
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
         err = capsys.readouterr().err
         assert "Traceback" not in err
         last: dict[str, str] = json.loads(err.splitlines()[-1])

@@ -6,8 +6,10 @@ Everything that can be refused is refused here, before an attempt is claimed and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+from llm360.canonical import sha256_digest
 from llm360.data.fit import check_data, read_tokenizer
 from llm360.data.manifest import DataManifest, load_manifest
 from llm360.data.order import StageOrder
@@ -18,8 +20,8 @@ from llm360.release.writer import check_stage
 from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.fim import FimRates, find_sentinels
-from llm360_trainer.prepare.recipes import RecipeSettings, check_recipe, prepare_recipe
-from llm360_trainer.prepare.tokenize import check_vocabulary, describe_difference, load_tokenizer
+from llm360_trainer.prepare.recipes import RecipeSettings, check_recipe, prepare_recipe, recipe_tokenizer
+from llm360_trainer.prepare.tokenize import describe_difference, load_tokenizer
 from llm360_trainer.train.plan import StagePlan
 
 
@@ -39,9 +41,9 @@ def plan_stages(
         StorageError: the data cannot be read.
     """
     found = [existing_data(run, stage, open_storage(stage.uri, options)) for stage in run.stages]
-    if found[0] is None:
-        check_trained_tokenizer(run)
-    check_sentinels(run, options, found)
+    tokenizers = stage_tokenizers(run, options, found, say)
+    check_tokenizers(run, tokenizers)
+    check_sentinels(run, tokenizers, found)
     plans: list[StagePlan] = []
     for index, stage in enumerate(run.stages):
         storage = open_storage(stage.uri, options)
@@ -49,7 +51,7 @@ def plan_stages(
         data = found[index]
         if data is None:
             before_preparing()
-            data = prepare_data(run, stage, storage, say, previous.tokenizer if previous else None)
+            data = prepare_data(run, stage, storage, say, tokenizers[index].data)
         manifest, digest = data
         order = StageOrder(manifest.chunk_rows, stage.batch_size, stage.remainder)
         num_steps = min(order.num_steps, stage.steps or order.num_steps)
@@ -61,7 +63,7 @@ def plan_stages(
                 data_uri=storage.uri,
                 manifest=manifest,
                 manifest_digest=digest,
-                tokenizer=read_tokenizer(storage, manifest),
+                tokenizer=tokenizers[index].data,
                 order=order,
                 first_step=first_step,
                 num_steps=num_steps,
@@ -70,7 +72,6 @@ def plan_stages(
                 moments_from=previous.moments_from if previous and stage.optimizer_state == "carry" else first_step,
             )
         )
-    check_tokenizers(run, plans)
     return tuple(plans)
 
 
@@ -91,14 +92,56 @@ def existing_data(run: ResolvedRun, stage: ResolvedStage, storage: Storage) -> t
     return manifest, digest
 
 
-def check_trained_tokenizer(run: ResolvedRun) -> None:
-    """See that the tokenizer that the first stage's recipe is to train can be had.
+@dataclass(frozen=True)
+class StageTokenizer:
+    """The tokenizer of a stage's data.
+
+    Attributes:
+        digest: sha256 of its file; empty for imported ids whose tokenizer was not given.
+        data: The contents of its `tokenizer.json`; None where the data has none.
+    """
+
+    digest: str
+    data: bytes | None
+
+
+def stage_tokenizers(
+    run: ResolvedRun,
+    options: StorageOptions,
+    found: Sequence[tuple[DataManifest, str] | None],
+    say: Callable[[str], None],
+) -> list[StageTokenizer]:
+    """Each stage's tokenizer, known before any data is made: that beside its data, or else the stage's before.
+
+    The first stage's recipe trains one, as does one after data that has none. That takes seconds, and a stage that
+    cannot follow is then told of before the preparation of those before it.
 
     Raises:
-        InputError: reason TokenizerTooSmall; names the field.
+        InputError: a tokenizer is missing or changed, or (reason TokenizerTooSmall) cannot be trained as small.
     """
+    tokenizers: list[StageTokenizer] = []
+    for stage, data in zip(run.stages, found, strict=True):
+        if data is not None:
+            manifest, _digest = data
+            tokenizer = read_tokenizer(open_storage(stage.uri, options), manifest)
+            tokenizers.append(StageTokenizer(manifest.tokenizer.digest, tokenizer))
+        elif tokenizers and tokenizers[-1].data is not None:
+            tokenizers.append(tokenizers[-1])
+        else:
+            tokenizer = train_recipe_tokenizer(run, stage, say)
+            tokenizers.append(StageTokenizer(sha256_digest(tokenizer), tokenizer))
+    return tokenizers
+
+
+def train_recipe_tokenizer(run: ResolvedRun, stage: ResolvedStage, say: Callable[[str], None]) -> bytes:
+    """The tokenizer that a stage's recipe trains, for all stages.
+
+    Raises:
+        InputError: reason TokenizerTooSmall, or the recipe's text gives fewer tokens; names the field.
+    """
+    assert stage.recipe is not None
     try:
-        check_vocabulary(run.spec.model.vocab_size, sentinels=needs_sentinels(run))
+        return recipe_tokenizer(stage.recipe, run.spec.model.vocab_size, sentinels=needs_sentinels(run), say=say)
     except InputError as error:
         raise InputError(f"spec.model.vocabSize: {error.message}", reason="TokenizerTooSmall") from error
 
@@ -109,20 +152,17 @@ def needs_sentinels(run: ResolvedRun) -> bool:
 
 
 def check_sentinels(
-    run: ResolvedRun, options: StorageOptions, found: Sequence[tuple[DataManifest, str] | None]
+    run: ResolvedRun, tokenizers: Sequence[StageTokenizer], found: Sequence[tuple[DataManifest, str] | None]
 ) -> None:
-    """See that the tokenizer of data that is there serves the stages after it whose recipes turn documents around.
+    """See that the tokenizer of the data before serves the stages whose recipes turn documents around.
 
     Raises:
         InputError: reason SentinelsMissing; names the stage's field.
     """
-    tokenizer: bytes | None = None
-    for index, (stage, data) in enumerate(zip(run.stages, found, strict=True)):
-        if data is not None:
-            tokenizer = read_tokenizer(open_storage(stage.uri, options), data[0])
-        elif stage.fim is not None and tokenizer is not None:
+    for index, (stage, tokenizer) in enumerate(zip(run.stages, tokenizers, strict=True)):
+        if found[index] is None and stage.fim is not None and tokenizer.data is not None:
             try:
-                find_sentinels(load_tokenizer(tokenizer))
+                find_sentinels(load_tokenizer(tokenizer.data))
             except InputError as error:
                 raise InputError(
                     f"spec.data.stages[{index}].fim: {error.message}; the tokenizer is that of the stages before",
@@ -140,7 +180,7 @@ def prepare_data(
         stage: One whose recipe is named.
         storage: Where its data goes.
         say: Takes sentences for whoever watches.
-        tokenizer: That of the stage before, which all share; None has the recipe train one.
+        tokenizer: The stage's.
 
     Returns:
         The manifest and its digest.
@@ -213,22 +253,22 @@ def stage_entry(run: ResolvedRun, plan: StagePlan, attempt: int) -> Stage:
     )
 
 
-def check_tokenizers(run: ResolvedRun, plans: Sequence[StagePlan]) -> None:
+def check_tokenizers(run: ResolvedRun, tokenizers: Sequence[StageTokenizer]) -> None:
     """One model is trained on all stages: a later tokenizer may know more tokens, but none under another id.
 
     Raises:
         InputError: reason TokenizerDiffers; names the stages and the first token that differs.
     """
-    for before, after in pairwise(plans):
-        if before.manifest.tokenizer.digest == after.manifest.tokenizer.digest:
+    for index, (before, after) in enumerate(pairwise(tokenizers), 1):
+        if before.digest == after.digest:
             continue
         problem = "they cannot be compared, since no tokenizer.json lies beside the data"
-        if before.tokenizer is not None and after.tokenizer is not None:
-            problem = describe_difference(load_tokenizer(before.tokenizer), load_tokenizer(after.tokenizer))
+        if before.data is not None and after.data is not None:
+            problem = describe_difference(load_tokenizer(before.data), load_tokenizer(after.data))
         if problem:
             raise InputError(
-                f"spec.data.stages[{after.index}]: the data of stage '{run.stages[after.index].name}' was made with a"
-                f" tokenizer that does not continue that of stage '{run.stages[before.index].name}': {problem}; prepare"
+                f"spec.data.stages[{index}]: the data of stage '{run.stages[index].name}' was made with a"
+                f" tokenizer that does not continue that of stage '{run.stages[index - 1].name}': {problem}; prepare"
                 " both with the same one, or with one that only adds tokens",
                 reason="TokenizerDiffers",
             )

@@ -131,6 +131,26 @@ def check_recipe(name: str, mix: Mapping[str, float] | None) -> Recipe:
     return recipe
 
 
+def recipe_tokenizer(name: str, vocab_size: int, *, sentinels: bool = False, say: Say = lambda _: None) -> bytes:
+    """The tokenizer trained on all texts of a recipe; always the same bytes.
+
+    Args:
+        name: One of `RECIPES`.
+        vocab_size: Its tokens.
+        sentinels: Whether it knows the sentinels of fill-in-the-middle.
+        say: Called with sentences for the user.
+
+    Returns:
+        The contents of `tokenizer.json`.
+
+    Raises:
+        InputError: there is no such recipe, or its texts do not give so many tokens.
+    """
+    say(f"training a tokenizer of {vocab_size} tokens")
+    texts = (text for read in check_recipe(name, None).sources.values() for text in read())
+    return train_tokenizer(texts, vocab_size, sentinels=sentinels)
+
+
 def prepare_recipe(
     settings: RecipeSettings,
     storage: Storage,
@@ -162,9 +182,7 @@ def prepare_recipe(
     texts = {source: list(read()) for source, read in recipe.sources.items()}
     tokenizer = settings.tokenizer
     if tokenizer is None:
-        say(f"training a tokenizer of {settings.vocab_size} tokens")
-        all_texts = (text for documents in texts.values() for text in documents)
-        tokenizer = train_tokenizer(all_texts, settings.vocab_size, sentinels=settings.sentinels)
+        tokenizer = recipe_tokenizer(settings.name, settings.vocab_size, sentinels=settings.sentinels, say=say)
     weights = {name: Fraction(str(share)) for name, share in (settings.mix or recipe.weights).items()}
     sources = [
         SourceSpec(

@@ -66,7 +66,8 @@ def test_new_files_obey_the_umask(store):
     assert (store.root / "key").stat().st_mode & 0o777 == 0o640
 
 
-def test_delete_removes_empty_folders_but_not_the_root(store):
+def test_delete_removes_empty_folders_but_no_root_that_was_there(store):
+    store.root.mkdir()
     store.put("a/b/one", b"1")
     store.put("a/two", b"2")
     store.delete("a/b/one")

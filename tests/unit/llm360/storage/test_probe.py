@@ -1,5 +1,7 @@
 """Whether a store can carry a ledger: each kind of answer to the two writes."""
 
+import errno
+
 import pytest
 
 from llm360.errors import ObjectExistsError, StorageUnavailableError
@@ -14,7 +16,20 @@ def store(tmp_path):
 
 def test_a_good_store_is_left_as_it_was(store):
     probe_conditional_create(store, "ledger/probe")
-    assert list(store.list()) == []
+    assert not store.root.exists()
+    store.root.mkdir()
+    probe_conditional_create(open_storage(store.uri), "ledger/probe")
+    assert list(store.root.iterdir()) == [], "an empty folder of the user's stays"
+
+
+def test_a_full_store_is_left_as_it_was(store, monkeypatch):
+    def be_full(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("llm360.storage.local.write_all", be_full)
+    with pytest.raises(StoreUnusableError, match="is full"):
+        probe_conditional_create(store, "ledger/probe")
+    assert not store.root.exists()
 
 
 def test_a_careless_store_is_refused_by_name(store, monkeypatch):

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
+from llm360.canonical import sha256_digest
+from llm360.data.manifest import MANIFEST_KEY
 from llm360.errors import InputError
 from llm360.spec import ResolvedRun
 from llm360.storage import StorageOptions, open_storage
 from llm360_trainer.driver import stages as module
-from llm360_trainer.driver.stages import check_tokenizers, plan_stages
+from llm360_trainer.driver.stages import StageTokenizer, check_tokenizers, plan_stages
 from llm360_trainer.prepare.recipes import RECIPES, Recipe, RecipeSettings, prepare_recipe, python_docs
 from llm360_trainer.prepare.runner import InProcess
+from llm360_trainer.prepare.tokenize import train_tokenizer
 from llm360_trainer.train.plan import StagePlan
 
 SIZES = ("training.sequenceLength=16", "model.vocabSize=500", "training.batchSize=3", "parallelism.microBatch=1")
@@ -105,22 +108,42 @@ def grown(tokenizer: bytes, *tokens: str) -> bytes:
     return bytes(larger.to_str().encode())
 
 
-def test_a_later_tokenizer_may_know_more_tokens_but_none_under_another_id(plan: Plan, make_run: Any) -> None:
+def test_a_later_tokenizer_may_know_more_tokens_but_none_under_another_id(make_run: Any) -> None:
     """As CrystalCoder's stages: LLaMA's 32,000 tokens, then the same and 22 more; the model has all rows throughout."""
     run = make_run("data.stages=[{name: one}, {name: two}]")
-    one, two = plan("[{name: one}, {name: two}]")
-    assert one.tokenizer is not None
 
-    def with_tokenizer(stage: StagePlan, tokenizer: bytes | None, digest: str) -> StagePlan:
-        info = stage.manifest.tokenizer.model_copy(update={"digest": digest})
-        manifest = stage.manifest.model_copy(update={"tokenizer": info})
-        return StagePlan(**{**vars(stage), "manifest": manifest, "tokenizer": tokenizer})
+    def of(data: bytes | None) -> StageTokenizer:
+        return StageTokenizer(sha256_digest(data) if data else "", data)
 
-    larger = with_tokenizer(two, grown(one.tokenizer, "<|more|>"), "sha256:" + "1" * 64)
-    check_tokenizers(run, [one, larger])
+    plain = train_tokenizer([str(number) for number in range(2000)], 300)
+    check_tokenizers(run, [of(plain), of(grown(plain, "<|more|>"))])
     with pytest.raises(InputError) as caught:
-        check_tokenizers(run, [larger, with_tokenizer(one, grown(one.tokenizer, "<|else|>"), "sha256:" + "2" * 64)])
+        check_tokenizers(run, [of(grown(plain, "<|more|>")), of(grown(plain, "<|else|>"))])
     assert caught.value.reason == "TokenizerDiffers"
-    assert "'<|more|>' has id 500 there and none here" in caught.value.message
+    assert "'<|more|>' has id 300 there and none here" in caught.value.message
     with pytest.raises(InputError, match=r"no tokenizer\.json lies beside the data"):
-        check_tokenizers(run, [one, with_tokenizer(two, None, "")])
+        check_tokenizers(run, [of(plain), of(None)])
+
+
+def test_another_tokenizer_of_a_later_stage_is_refused_before_the_first_is_prepared(
+    plan: Plan, tmp_path: Path, store: Path
+) -> None:
+    session = partial(contextlib.nullcontext, InProcess())
+    other = open_storage(str(tmp_path / "other"))
+    prepare_recipe(RecipeSettings("small", 16, 400, 2, 3, 0), other, session=session)
+    with pytest.raises(InputError, match=r"spec\.data\.stages\[1\]: the data of stage 'two' was made with a") as caught:
+        plan(f"[{{name: one}}, {{name: two, uri: '{other.uri}'}}]")
+    assert caught.value.reason == "TokenizerDiffers"
+    assert not store.exists()
+
+
+def test_a_recipe_after_data_without_a_tokenizer_is_refused(plan: Plan, tmp_path: Path, store: Path) -> None:
+    bare = open_storage(str(tmp_path / "bare"))
+    manifest = prepare_recipe(
+        RecipeSettings("small", 16, 500, 2, 3, 0), bare, session=partial(contextlib.nullcontext, InProcess())
+    )
+    unknown = manifest.tokenizer.model_copy(update={"digest": "", "key": None})
+    bare.put(MANIFEST_KEY, manifest.model_copy(update={"tokenizer": unknown}).to_bytes())
+    with pytest.raises(InputError, match="they cannot be compared, since no"):
+        plan(f"[{{name: one, uri: '{bare.uri}'}}, {{name: two}}]")
+    assert not store.exists()
