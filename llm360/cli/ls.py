@@ -17,10 +17,10 @@ from llm360.storage import open_storage
 
 EPILOG = """\
 examples:
-  llm360 ls runs/amber-tiny             checkpoints, attempts and stages
-  llm360 ls runs/amber-tiny --all       also checkpoints that a restart or a rewind gave up
-  llm360 ls runs/crystal --stage stage2 the checkpoints of one stage, by its name or number
-  llm360 ls https://host/run -o json    the same, with whole digests
+  llm360 ls runs/amber-tiny              checkpoints, attempts and stages
+  llm360 ls runs/amber-tiny --all        also checkpoints that a restart or a rewind gave up
+  llm360 ls runs/crystal --stage stage2  the checkpoints of one stage, by its name or number
+  llm360 ls https://host/run -o json     the same, with whole digests
 """
 
 
