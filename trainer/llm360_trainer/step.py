@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.profiler import record_function
 
 from llm360_trainer.model import Decoder
 from llm360_trainer.optim import set_finished_steps, set_learning_rate
@@ -129,11 +130,13 @@ class TrainStep:
         """
         batch = self._pad(ids, loss_mask, source)
         loss_sums_R = self._forward_backward(batch)
-        grad_norm, source_loss, source_tokens, summed_flags = self._reduce(batch, loss_sums_R, flags)
+        with record_function("llm360::reduce"):
+            grad_norm, source_loss, source_tokens, summed_flags = self._reduce(batch, loss_sums_R, flags)
         loss_sum = math.fsum(source_loss)
         finite = math.isfinite(loss_sum) and math.isfinite(grad_norm)
         if finite:
-            self._update(grad_norm, finished_steps, learning_rate)
+            with record_function("llm360::update"):
+                self._update(grad_norm, finished_steps, learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
         tokens = [round(count) for count in source_tokens]
         return StepResult(
@@ -210,8 +213,7 @@ class TrainStep:
 
     def _update(self, grad_norm: float, finished_steps: int, learning_rate: float) -> None:
         if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
-            for gradient in self._local_gradients():
-                gradient.mul_(self.max_grad_norm / grad_norm)
+            torch._foreach_mul_(self._local_gradients(), self.max_grad_norm / grad_norm)
         set_learning_rate(self.optimizer, learning_rate)
         set_finished_steps(self.optimizer, finished_steps)
         self.optimizer.step()

@@ -20,9 +20,8 @@ from llm360.release.weights import WeightsManifest
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import INDEX_NAME
 from llm360_trainer.checkpoint.tensorfile import DTYPE_NAMES, upload_tensors
-from llm360_trainer.model import Decoder, DecoderConfig, layer_of, to_hf_name
+from llm360_trainer.model import Decoder, DecoderConfig, layer_of, model_section, to_hf_name
 from llm360_trainer.model.forms import Form, decoder_of
-from llm360_trainer.train.settings import model_section
 
 _SINGLE_NAME = "model.safetensors"
 _TABLES = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")

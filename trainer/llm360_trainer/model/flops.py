@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 
 from llm360_trainer.model.config import DecoderConfig
 from llm360_trainer.model.decoder import Decoder
 
-_DENSE_BF16_FLOPS = (
-    # Vendor data sheets, dense (no sparsity) bf16 matrix units. First match in the device's name wins.
-    ("B200", 2250e12),  # NVIDIA DGX B200 datasheet: 36 PFLOP/s sparse for 8
-    ("H200", 989e12),  # NVIDIA H200 datasheet: 1,979 TFLOP/s sparse (SXM)
-    ("H100 PCIe", 756e12),  # NVIDIA H100 datasheet
-    ("H100 NVL", 835e12),  # NVIDIA H100 datasheet: 1,671 TFLOP/s sparse
-    ("H100", 989e12),  # NVIDIA H100 datasheet: 1,979 TFLOP/s sparse (SXM)
-    ("A100", 312e12),  # NVIDIA A100 datasheet
-    ("L40S", 362e12),  # NVIDIA L40S datasheet
+
+class Peak(NamedTuple):
+    """A device's dense bf16 peak, its matrix units without sparsity."""
+
+    name: str
+    """Part of the device's name as CUDA gives it."""
+    flops: float
+    """FLOP/s."""
+    source: str
+
+
+_PEAKS = (
+    # First match in the device's name wins.
+    Peak("B200", 2250e12, "NVIDIA DGX B200 datasheet: 36 PFLOP/s sparse for 8"),
+    Peak("H200", 989e12, "NVIDIA H200 datasheet: 1,979 TFLOP/s sparse (SXM)"),
+    Peak("H100 PCIe", 756e12, "NVIDIA H100 datasheet"),
+    Peak("H100 NVL", 835e12, "NVIDIA H100 datasheet: 1,671 TFLOP/s sparse"),
+    Peak("H100", 989e12, "NVIDIA H100 datasheet: 1,979 TFLOP/s sparse (SXM)"),
+    Peak("A100", 312e12, "NVIDIA A100 datasheet"),
+    Peak("L40S", 362e12, "NVIDIA L40S datasheet"),
 )
 
 
@@ -42,9 +54,15 @@ def flops_per_token(config: DecoderConfig, sequence_length: int) -> float:
     return 6.0 * num_parameters(config) + 12.0 * config.num_layers * attention_size * sequence_length
 
 
+def device_peak(device_name: str) -> Peak | None:
+    """The peak of a device by the name that CUDA gives it, or None where it is not known."""
+    return next((peak for peak in _PEAKS if peak.name in device_name), None)
+
+
 def peak_flops(device_name: str) -> float | None:
     """Dense bf16 peak in FLOP/s of a device by the name that CUDA gives it, or None where it is not known."""
-    return next((peak for part, peak in _DENSE_BF16_FLOPS if part in device_name), None)
+    peak = device_peak(device_name)
+    return None if peak is None else peak.flops
 
 
 def model_flops_utilization(

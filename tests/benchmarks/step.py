@@ -1,0 +1,337 @@
+"""One training step on one device: tokens per second, MFU, peak memory, and where the time goes.
+
+The step is the trainer's own: its decoder, FSDP2 (over this process alone), AdamW, loss and clipping, on random ids.
+Needs torch (2.11 or later) and numpy, nothing else of the project but the folder `trainer/`:
+
+    PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b
+
+A preset's name needs PyYAML to be read; without it give what `llm360 spec resolve amber-7b -o json` printed elsewhere.
+
+    tokens/s   predictions of a step / median seconds of the steps after the warm-up
+    MFU        tokens/s · (6N + 12·L·d·s) / peak, all N parameters, no causal halving (llm360_trainer/model/flops.py)
+    memory     most bytes that torch's allocator held; on a CPU the process's largest resident size
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from step_breakdown import breakdown
+from step_work import Work, load_work
+from torch.distributed.device_mesh import DeviceMesh
+
+from llm360_trainer.model import device_peak, flops_per_token, num_parameters
+from llm360_trainer.optim import build_optimizer
+from llm360_trainer.parallel import ParallelSettings, build_model, fill, make_mesh, set_deterministic
+from llm360_trainer.step import TrainStep
+
+EXAMPLES = """\
+examples:
+  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --compile --checkpointing selective
+  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber.json --sweep --json sweep.json
+  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --compile --micro-batch 5 --peer
+  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --device cpu --steps 3
+"""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a step is run."""
+
+    micro_batch: int
+    precision: str
+    compile: bool
+    checkpointing: str
+    reshard: bool
+
+
+def main() -> int:
+    args = parse_arguments()
+    device = torch.device(args.device)
+    try:
+        work = load_work(args.preset, args.small, args.batch, args.sequence_length)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        print(f"step.py: error: --preset {args.preset}: {error}", file=sys.stderr)
+        return 2
+    if args.deterministic:
+        set_deterministic(args.threads)
+    elif args.threads:
+        torch.set_num_threads(args.threads)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        result = run(args, work, device)
+    finally:
+        dist.destroy_process_group()
+    print(describe(result))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def run(args: argparse.Namespace, work: Work, device: torch.device) -> dict[str, Any]:
+    """Measure the setting, or all of a sweep and then the best; and the peer where it is wanted."""
+    mesh = make_mesh(1, device.type)
+    chosen = Setting(args.micro_batch, args.precision, args.compile, args.checkpointing, args.reshard)
+    tried = []
+    if args.sweep:
+        for setting in sweep(chosen, work):
+            tried.append(attempt(setting, work, mesh, args.steps, args.warmup))
+            print(one_line(tried[-1]), file=sys.stderr, flush=True)
+        fitting = [found for found in tried if "seconds" in found]
+        if fitting:
+            chosen = Setting(**min(fitting, key=lambda found: found["seconds"])["setting"])
+    ours = attempt(chosen, work, mesh, args.steps, args.warmup, with_breakdown=True)
+    result = {"machine": machine(device), "work": describe_work(work), "ours": ours, "tried": tried}
+    if args.peer:
+        from step_peer import measure_peer
+
+        result["peer"] = measure_peer(
+            work.config,
+            batch_rows=work.batch_rows,
+            sequence_length=work.sequence_length,
+            micro_batch=chosen.micro_batch,
+            bf16=chosen.precision != "fp32",
+            compiled=chosen.compile,
+            checkpointing=chosen.checkpointing != "none",
+            device=device,
+            steps=args.steps,
+            warmup=args.warmup,
+        )
+    return result
+
+
+def sweep(base: Setting, work: Work) -> Iterator[Setting]:
+    """Every micro batch that divides the batch, with each form of recomputation, gathered weights kept or not."""
+    divisors = [n for n in range(work.batch_rows, 0, -1) if work.batch_rows % n == 0]
+    for micro_batch, checkpointing, reshard in itertools.product(
+        divisors, ("none", "selective", "full"), (False, True)
+    ):
+        yield replace(base, micro_batch=micro_batch, checkpointing=checkpointing, reshard=reshard)
+
+
+def attempt(
+    setting: Setting, work: Work, mesh: DeviceMesh, steps: int, warmup: int, *, with_breakdown: bool = False
+) -> dict[str, Any]:
+    """The numbers of a setting; only why, where its memory does not suffice."""
+    try:
+        return {"setting": asdict(setting), **measure(setting, work, mesh, steps, warmup, with_breakdown)}
+    except torch.OutOfMemoryError:
+        return {"setting": asdict(setting), "failed": "out of memory"}
+    finally:
+        gc.collect()
+        torch._dynamo.reset()
+        if mesh.device_type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def measure(
+    setting: Setting, work: Work, mesh: DeviceMesh, steps: int, warmup: int, with_breakdown: bool
+) -> dict[str, Any]:
+    """Build the model, warm up, and time every step by itself."""
+    device = torch.device(mesh.device_type)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    step = build_step(setting, work, mesh)
+    rows = np.random.default_rng(0).integers(
+        0, work.config.vocab_size, (work.batch_rows, work.sequence_length + 1), dtype=np.int64
+    )
+    source = np.zeros(work.batch_rows, dtype=np.int64)
+    losses = []
+
+    def one_step() -> None:
+        result = step(rows, None, source, finished_steps=len(losses), learning_rate=1e-4)
+        losses.append(result.loss)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    seconds = [timed(one_step) for _ in range(warmup + steps)][warmup:]
+    median = statistics.median(seconds)
+    tokens_per_second = work.batch_rows * work.sequence_length / median
+    peak = device_peak(device_name(device))
+    rate = tokens_per_second * flops_per_token(work.config, work.sequence_length)
+    return {
+        "seconds": median,
+        "all_seconds": seconds,
+        "tokens_per_second": tokens_per_second,
+        "model_flops_per_second": rate,
+        "mfu": None if peak is None else rate / peak.flops,
+        "memory_bytes": peak_memory(device),
+        "losses": losses,
+        "breakdown": breakdown(one_step, device) if with_breakdown else None,
+    }
+
+
+def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
+    settings = ParallelSettings(
+        param_dtype=DTYPES[setting.precision],
+        activation_checkpointing=setting.checkpointing,
+        compile=setting.compile,
+        reshard_after_forward=setting.reshard,
+    )
+    model = build_model(work.config, settings, mesh)
+    generator = torch.Generator(mesh.device_type).manual_seed(0)
+
+    def values(_name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        # Drawn on the device: the trainer's own first values take a minute on the CPU, and speed does not see them.
+        if len(shape) == 1:
+            return torch.ones(shape, device=mesh.device_type)
+        return torch.randn(shape, device=mesh.device_type, generator=generator).mul_(0.02)
+
+    fill(model, values)
+    return TrainStep(
+        model,
+        build_optimizer(model, work.optimizer),
+        mesh,
+        batch_rows=work.batch_rows,
+        micro_batch=setting.micro_batch,
+        num_sources=1,
+        max_grad_norm=1.0,
+    )
+
+
+def timed(step: Any) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    peak = device_peak(device_name(device))
+    return {
+        "device": device_name(device),
+        "peak_flops": None if peak is None else peak.flops,
+        "peak_source": None if peak is None else peak.source,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def describe_work(work: Work) -> dict[str, Any]:
+    return {
+        "parameters": num_parameters(work.config),
+        "layers": work.config.num_layers,
+        "sequence_length": work.sequence_length,
+        "batch_rows": work.batch_rows,
+        "flops_per_token": flops_per_token(work.config, work.sequence_length),
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The report."""
+    work, machine_, ours = result["work"], result["machine"], result["ours"]
+    lines = [
+        f"{work['parameters']:,} parameters, {work['layers']} layers, {work['batch_rows']} × {work['sequence_length']}"
+        f" tokens a step; {machine_['device']}, torch {machine_['torch']}, Python {machine_['python']}"
+        + (", deterministic" if machine_["deterministic"] else ""),
+        one_line(ours),
+    ]
+    if "failed" in ours:
+        return "\n".join(lines)
+    if machine_["peak_flops"]:
+        lines.append(
+            f"MFU = tokens/s · (6N + 12·L·d·s = {work['flops_per_token']:.4g} FLOP)"
+            f" / {machine_['peak_flops']:.4g} FLOP/s ({machine_['peak_source']})"
+        )
+    else:
+        lines.append(f"no MFU: the peak of {machine_['device']} is not known")
+    lines += [
+        f"  {part:16}{seconds:9.4f} s {seconds / ours['seconds']:7.1%}" for part, seconds in ours["breakdown"].items()
+    ]
+    if "peer" in result:
+        peer = result["peer"]
+        lines.append(
+            f"LlamaForCausalLM of transformers {peer['transformers']}: {peer['seconds']:.4f} s; ours is"
+            f" {peer['seconds'] / ours['seconds']:.2f} × as fast"
+        )
+    return "\n".join(lines)
+
+
+def one_line(found: dict[str, Any]) -> str:
+    setting = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["setting"].items())
+    if "failed" in found:
+        return f"{setting}: {found['failed']}"
+    mfu = "" if found["mfu"] is None else f", MFU {found['mfu']:.1%}"
+    return (
+        f"{setting}: {found['seconds']:.4f} s (of {len(found['all_seconds'])}),"
+        f" {found['tokens_per_second']:,.0f} tokens/s{mfu}, {found['memory_bytes'] / 2**30:.2f} GiB"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--preset", default="amber-7b", metavar="NAME|FILE.json", help="whose model it is (default: %(default)s)")
+    add("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add(
+        "--small",
+        action=argparse.BooleanOptionalAction,
+        help="the preset's form at a size for CPUs: 2 layers of 64 features (default: on with --device cpu)",
+    )
+    add("--batch", type=positive, help="sequences of a step (default: the preset's batch by its GPUs; small: 4)")
+    add("--sequence-length", type=positive, help="tokens of a sequence (default: the preset's; small: 64)")
+    add("--micro-batch", type=positive, default=1, help="sequences of a forward and backward (default: 1)")
+    add("--precision", choices=tuple(DTYPES), default="bf16")
+    add("--compile", action="store_true", help="compile each block with torch.compile")
+    add("--checkpointing", choices=("none", "selective", "full"), default="none", help="what is computed again")
+    add(
+        "--reshard",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="free a block's gathered weights after forward, gather them again in backward (default: no)",
+    )
+    add("--sweep", action="store_true", help="try micro batches, recomputation and resharding; report the fastest")
+    add(
+        "--deterministic",
+        action="store_true",
+        help="deterministic kernels only: what they cost shows beside a run without",
+    )
+    add("--threads", type=positive, help="threads on a CPU (default: torch's choice)")
+    add("--steps", type=positive, default=10, help="steps that are timed (default: %(default)s)")
+    add("--warmup", type=positive, default=3, help="steps before them (default: %(default)s)")
+    add("--peer", action="store_true", help="time Hugging Face's LlamaForCausalLM on the same work in the same run")
+    add("--json", type=Path, metavar="FILE", help="also write everything here")
+    args = parser.parse_args()
+    if args.small is None:
+        args.small = args.device == "cpu"
+    return args
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
