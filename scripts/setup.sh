@@ -45,4 +45,6 @@ if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
 fi
 
 say "installing the locked packages (the first time takes a minute or more)"
-"$uv" sync --frozen --quiet --python "$python" "$@"
+# Compiled once here: a run starts a dozen processes that import torch and Ray, and where Python may not write bytecode
+# (PYTHONDONTWRITEBYTECODE) each of them would compile all of it again.
+"$uv" sync --frozen --quiet --compile-bytecode --python "$python" "$@"
