@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("llm360.cli.metrics", "write the record of a run's steps for Prometheus, TensorBoard and others"),
     "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
     "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),
+    "analyze": ("llm360_trainer.cli.analyze", "measure what each checkpoint remembers, predicts and forgets"),
     "export": ("llm360_trainer.cli.export", "write a checkpoint in a form that other programs read"),
     "import": ("llm360_trainer.cli.imports", "take in weights of other programs for a run to begin with"),
     "tokenizer": ("llm360_trainer.cli.tokenizer", "train a tokenizer"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from synthetic.trained import TrainedRelease, trained_release
 
 from llm360.canonical import sha256_digest
 from llm360.data.manifest import Chunk, DataManifest, Shard, Source, TokenizerInfo
@@ -142,3 +145,26 @@ def make_part() -> Callable[[int], RankPart]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data that lies beside the repository, or where LLM360_SHARED_DATA says."""
+    default = Path(__file__).resolve().parents[4] / "shared" / "data"
+    folder = Path(os.environ.get("LLM360_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no reference data at {folder}; set LLM360_SHARED_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRelease:
+    """A run as its training left it, in a few seconds: read it, but write nothing."""
+    return trained_release(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def trained_copy(trained: TrainedRelease, tmp_path: Path) -> TrainedRelease:
+    """A copy of it to write into."""
+    shutil.copytree(trained.uri, tmp_path / "trained")
+    return TrainedRelease(open_storage(str(tmp_path / "trained")), trained.manifest, trained.texts)

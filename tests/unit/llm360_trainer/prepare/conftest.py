@@ -1,8 +1,6 @@
 """Texts, a tokenizer and a preparation that runs in this process."""
 
 import contextlib
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -69,13 +67,3 @@ def prepare_here(tokenizer_bytes, in_process, tmp_path):
         return prepare(given, storage, session=others.pop("session", in_process), **others), storage
 
     return run
-
-
-@pytest.fixture(scope="session")
-def shared_data():
-    """Real data that lies beside the repository, or where LLM360_SHARED_DATA says."""
-    default = Path(__file__).resolve().parents[5] / "shared" / "data"
-    folder = Path(os.environ.get("LLM360_SHARED_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"no reference data at {folder}; set LLM360_SHARED_DATA to its folder")
-    return folder

@@ -1,0 +1,137 @@
+"""`llm360 analyze`: what each checkpoint remembers, predicts and forgets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from llm360.cli.arguments import add_command, add_output
+from llm360.errors import InputError
+from llm360.release.create import open_release
+from llm360.release.history import CheckpointEntry, History
+from llm360.storage import Storage, open_storage
+from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis
+from llm360_trainer.analyze.work import Finished, Task, analyze
+from llm360_trainer.exchange.opened import open_checkpoint, select_checkpoints
+from llm360_trainer.prepare.progress import ProgressLine
+
+EXAMPLES = """\
+examples:
+  llm360 analyze memorization runs/amber-tiny                                   every checkpoint on every chunk
+  llm360 analyze memorization runs/amber-tiny --checkpoints ckpt_003,latest --chunks 0,3
+  llm360 analyze memorization s3://bucket/run --device cuda --batch-size 256 -o json
+
+Results and an entry in the ledger go into the release, the figures into its report (`llm360 report`). Interrupted,
+the same command goes on where it stopped. Other packages may bring analyses of their own: docs/how-to/analyze.md.
+
+exit codes:
+  0 done, or done before · 1 failed · 2 bad input
+"""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add a sub-command for every analysis there is."""
+    parser.epilog = EXAMPLES
+    commands = parser.add_subparsers(metavar="NAME", required=True)
+    for name in available():
+        try:
+            analysis = load_analysis(name)
+        except InputError as error:  # of another package: it must not take the others with it
+            broken = add_command(commands, name, f"(cannot be used: {error.message})", "")
+            broken.set_defaults(run=partial(_refuse, error))
+            continue
+        _add_analysis(commands, analysis)
+
+
+def _refuse(error: InputError, _: argparse.Namespace) -> int:
+    raise error
+
+
+def _add_analysis(commands: argparse._SubParsersAction[argparse.ArgumentParser], analysis: Analysis) -> None:
+    epilog = f"reads:  {analysis.reads}\nwrites: {analysis.writes}\n\n{EXAMPLES}"
+    sub = add_command(commands, analysis.name, analysis.summary, epilog)
+    sub.add_argument("uri", metavar="URI", help="a folder or s3://bucket/prefix")
+    sub.add_argument(
+        "--checkpoints",
+        metavar="LABEL|STEP,…",
+        default="all",
+        help="which: labels, steps, names of entries, latest, all published (default: all)",
+    )
+    analysis.configure(sub)
+    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="sequences at a time (default: 32)")
+    sub.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the weights (default: float32)")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
+    add_output(sub)
+    sub.set_defaults(run=partial(run, analysis))
+
+
+def run(analysis: Analysis, args: argparse.Namespace) -> int:
+    """Do what is left of the analysis, then print its results."""
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size is {args.batch_size}; it must be at least 1")
+    device = _device(args.device)
+    storage = open_storage(args.uri)
+    if storage.uri.startswith(("http://", "https://")):
+        raise InputError(
+            f"{storage.uri} can only be read; results go into the release, so give a copy that is writable"
+        )
+    ledger = open_release(storage)
+    history = ledger.history()
+    task = Task(
+        analysis,
+        {**analysis.settings(args), "dtype": args.dtype},
+        select_checkpoints(history, args.checkpoints),
+        analysis.pieces(storage, history, args),
+    )
+    opener = _opener(storage, history, args.batch_size, DTYPES[args.dtype], device)
+    done = analyze(ledger, task, opener, ProgressLine())
+    print(_json(done) if args.output == "json" else _text(done))
+    return 0
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"--device {name} cannot be used here ({reason}); give auto or cpu") from error
+    return device
+
+
+def _opener(
+    storage: Storage, history: History, batch_size: int, dtype: torch.dtype, device: torch.device
+) -> Callable[[CheckpointEntry], Subject]:
+    def open_subject(checkpoint: CheckpointEntry) -> Subject:
+        opened = open_checkpoint(storage, history, checkpoint, dtype=dtype, device=device)
+        return Subject(checkpoint, opened.decoder, batch_size)
+
+    return open_subject
+
+
+def _json(done: Finished) -> str:
+    facts = {"prefix": done.prefix, "entry": done.entry, "measured": done.measured}
+    return json.dumps(facts | done.results.model_dump(mode="json", exclude_none=True), indent=2)
+
+
+def _text(done: Finished) -> str:
+    """A line for each checkpoint and piece, all sources together."""
+    cells = [cell for cell in done.results.cells if cell.source is None]
+    names = [name for name in cells[0].values if not name.endswith("_stderr")] if cells else []
+    rows = [("checkpoint", "step", "on", "items", *names)]
+    for cell in cells:
+        errors = {name: cell.values.get(f"{name}_stderr") for name in names}
+        shown = [f"{cell.values[n]:.4g}" + (f" ±{errors[n]:.2g}" if errors[n] is not None else "") for n in names]
+        rows.append((cell.label, f"{cell.step:,}", cell.piece, f"{cell.items:,}", *shown))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    made = f"{done.measured} of them measured now" if done.measured else "all of them measured before"
+    return "\n".join([*lines, "", f"{len(cells)} measurements, {made}: {done.prefix}/results.json"])
