@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from llm360 import __version__
 from llm360.errors import InputError, LLM360Error, nearest
@@ -84,6 +84,16 @@ LLM360 = Program(
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one sentence and exits with 2."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse here what is not known: the program's parser would not know which command has which options."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            if word.startswith("-"):
+                self.error(f"there is no option '{word}'{nearest(word, list(self._option_string_actions))}")
+            self.error(f"there is one argument too many: '{word}'")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence to standard error and exit with 2."""

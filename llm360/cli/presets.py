@@ -14,12 +14,13 @@ from llm360.facts import PresetFacts, preset_facts
 from llm360.facts.page import presets_page
 from llm360.spec import load_run, preset_names, preset_text
 from llm360.spec.layers import preset_layer
+from llm360.spec.sources import preset_legend, preset_sources
 
 EXAMPLES = """\
 examples:
   llm360 presets list
   llm360 presets show amber-7b                     as written, each number with its source, and what follows
-  llm360 presets show amber-7b -o json             parameters, steps, tokens, checkpoints, stages, its values
+  llm360 presets show amber-7b -o json             what follows, its values and the source of each
   llm360 presets show amber-7b --at 2000           what holds after 2,000 finished steps
   llm360 presets show crystalcoder-7b --at 86 --stage 2
   llm360 presets diff amber-7b pythia-6.9b         where they differ
@@ -76,7 +77,12 @@ def run_show(args: argparse.Namespace) -> int:
     if args.stage is not None:
         raise InputError("--stage says which steps --at counts and has no meaning alone; add --at STEP")
     if args.output == "json":
-        print(json.dumps({"preset": args.name, **totals(facts), "spec": preset_layer(args.name)}, indent=2))
+        stated = {
+            "spec": preset_layer(args.name),
+            "sources": preset_sources(args.name),
+            "legend": preset_legend(args.name),
+        }
+        print(json.dumps({"preset": args.name, **totals(facts), **stated}, indent=2))
         return 0
     print(preset_text(args.name), end="")
     print("\n# What follows from these numbers:")

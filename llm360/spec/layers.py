@@ -34,10 +34,15 @@ def preset_files(name: str) -> tuple[str, ...]:
     return (*(preset_files(below) if below else ()), name)
 
 
+def preset_file_text(file: str) -> str:
+    """One of the files of `preset_files`, as it is written."""
+    return (FOLDER / f"{file}.yaml").read_text(encoding="utf-8")
+
+
 def preset_text(name: str) -> str:
     """A preset as it is written, with the source of each number; where it extends others, theirs come first."""
     files = preset_files(name)
-    texts = [(FOLDER / f"{file}.yaml").read_text(encoding="utf-8") for file in files]
+    texts = list(map(preset_file_text, files))
     if len(files) == 1:
         return texts[0]
     return "\n".join(f"# ===== {file}.yaml =====\n{text}" for file, text in zip(files, texts, strict=True))
@@ -62,7 +67,7 @@ def default_layer() -> Layer:
 
 @cache
 def _read(name: str) -> Layer:
-    layer: Layer = documents.parse((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
+    layer: Layer = documents.parse(preset_file_text(name), f"{name}.yaml")
     return layer
 
 

@@ -68,8 +68,8 @@ def _in_release(storage: Storage, step: int) -> StepPlace:
                     f"{place.uri}/{MANIFEST_KEY} has {digest}, but the ledger names {stage.digests.manifest}"
                 )
             return StepPlace(place, manifest, stage.order, step - stage.step)
-    steps = stages[-1].last_step if stages else 0
-    raise InputError(f"there is no step {step} in {storage.uri}; its stages so far have steps 0 to {steps - 1}")
+    there = f"its stages so far have steps 0 to {stages[-1].last_step - 1}" if stages else "its training has not begun"
+    raise InputError(f"there is no step {step} in {storage.uri}; {there}")
 
 
 def _stage_above(uri: str, digest: str) -> Stage | None:

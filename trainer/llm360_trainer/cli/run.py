@@ -26,7 +26,7 @@ The same command again goes on where the run was interrupted, and says so where 
 The last line on standard error is JSON {"reason", "message"} where the run did not end well.
 """
 
-
+LAST_PORT = 65_535
 EVERY_INTERFACE = "0.0.0.0"  # noqa: S104  (read-only and without secrets; a NetworkPolicy says who may ask)
 
 
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--port",
-        type=int,
+        type=port,
         default=DEFAULT_PORT,
         help="port for /status and /metrics, or a free one where it is taken (default: %(default)s)",
     )
@@ -70,6 +70,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="least time between the lines of two steps in a log; 0: every step (default: %(default)s)",
     )
     parser.set_defaults(run=run)
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 takes any free one."""
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; allowed are 0 (any free one) to {LAST_PORT}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ def test_show_as_json(llm360):
     assert (shown["total_steps"], shown["total_tokens"], shown["checkpoints"]) == (274_320, 1_258_448_486_400, 360)
     assert shown["spec"]["training"]["batchSize"] == 2240
     assert "recovery" not in shown["spec"]
+    assert shown["sources"]["training.optimizer.epsilon"] == "main: torch's default"
+    assert any(line.startswith("  main ") for line in shown["legend"])
     assert json.loads(llm360("presets", "show", "amber-tiny", "-o", "json")[1])["total_steps"] is None
 
 
