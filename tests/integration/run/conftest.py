@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,14 @@ class TrainingProcess:
     def wait_for_text(self, text: str, seconds: float = DEADLINE) -> None:
         self.wait_for(repr(text), lambda line: text in str(line.get("message", "")), seconds)
 
+    def metrics(self) -> str:
+        """The page that its driver serves to Prometheus."""
+        said = "status and metrics on "
+        self.wait_for_text(said)
+        address = next(text.removeprefix(said) for line in self.lines() if said in (text := str(line.get("message"))))
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
     def workers(self) -> list[psutil.Process]:
         """The rank processes."""
         children = psutil.Process(self.process.pid).children(recursive=True)
@@ -153,6 +162,8 @@ class Finished:
 
     store: Path
     history: History
+    metrics: str
+    """The page that its driver served in the middle of it."""
 
     @property
     def data(self) -> str:
@@ -167,8 +178,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     spec.write_text(yaml.safe_dump(SPEC))
     store = folder / "release"
     run = TrainingProcess([str(spec), "--store", str(store)], folder / "log")
+    run.wait_for_step(30)
+    metrics = run.metrics()
     assert run.end() == 0, run.log.read_text()[-4000:]
-    return Finished(store, history_of(str(store)))
+    return Finished(store, history_of(str(store)), metrics)
 
 
 @pytest.fixture
