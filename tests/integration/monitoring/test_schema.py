@@ -16,7 +16,7 @@ import pytest
 
 from llm360.monitoring.boards import BOARDS
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "grafana"
 DASHBOARDS = Path(__file__).parents[3] / "helm/llm360/dashboards"
 OFFLINE = ("EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "ETIMEDOUT")
 """What npm says where it has no network."""
