@@ -237,13 +237,16 @@ def checkpoint_steps_ascend(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
             )
 
 
-@rule("evaluation.tasks")
+@rule("evaluation.tasks", "evaluation.analyses")
 def tasks_differ(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """Each task is listed once."""
+    """Each task and each analysis is listed once."""
     names = [task.name for task in spec.evaluation.tasks]
     for index, name in enumerate(names):
         if name in names[:index]:
             yield f"evaluation.tasks[{index}].name", f"'{name}' is listed twice; remove one"
+    for index, name in enumerate(spec.evaluation.analyses):
+        if name in spec.evaluation.analyses[:index]:
+            yield f"evaluation.analyses[{index}]", f"'{name}' is listed twice; remove one"
 
 
 @rule("cluster.workers.device", "cluster.workers.gpus")
@@ -304,10 +307,11 @@ def replicas_divide_the_ranks(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("storage.uri", "data", "tokenizer.uri", "model.weights")
+@rule("storage.uri", "data", "tokenizer.uri", "model.weights", "evaluation.mirror")
 def addresses_are_absolute(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     """Each address has a scheme: a pod has no folder that a path could start from."""
     addresses = [("storage.uri", spec.storage.uri), ("data.uri", spec.data.uri), ("tokenizer.uri", spec.tokenizer.uri)]
+    addresses.append(("evaluation.mirror", spec.evaluation.mirror))
     if spec.model.weights is not None:
         addresses.append(("model.weights.uri", spec.model.weights.uri))
     addresses += [(f"data.stages[{index}].uri", stage.uri) for index, stage in enumerate(spec.data.stages)]

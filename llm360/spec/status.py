@@ -17,8 +17,11 @@ Phase = Literal[
 ]  # fmt: skip
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-ConditionType = Literal["Ready", "Progressing", "Suspended", "Succeeded"]
-CONDITION_TYPES: tuple[ConditionType, ...] = get_args(ConditionType)
+RunCondition = Literal["Ready", "Progressing", "Suspended", "Succeeded"]
+CONDITION_TYPES: tuple[RunCondition, ...] = get_args(RunCondition)
+"""Those that follow from the phase."""
+
+ConditionType = Literal["Ready", "Progressing", "Suspended", "Succeeded", "Evaluated"]
 
 MAX_MESSAGE = 4096
 """Longest message of a condition, in characters."""
@@ -37,7 +40,8 @@ class Condition(Section):
     type: ConditionType = setting(
         "Ready: what the specification asks for is being done, or is done. Progressing: the run comes nearer to its"
         " end. Suspended: it holds no pods on purpose. Succeeded: the release is complete (True), or this run will not"
-        " complete it (False)."
+        " complete it (False). Evaluated: all its checkpoints have what evaluation asks for (True), or something is in"
+        " the way (False)."
     )
     status: Literal["True", "False", "Unknown"] = setting("Whether it holds.")
     reason: Annotated[str, StringConstraints(max_length=128)] = setting(
@@ -64,6 +68,61 @@ class LatestCheckpoint(Section):
     step: int = setting("Its step.", unit="steps", ge=0, le=MAX_STEPS)
     labels: tuple[Annotated[str, StringConstraints(max_length=63)], ...] = setting("Its names.", max_length=16)
     model_digest: Digest = setting("Digest of the model's tensors.")
+
+
+Label = Annotated[str, StringConstraints(max_length=140)]
+"""A task with its shots (`arc_challenge:25`), or an analysis (`analysis/memorization`)."""
+
+
+class Score(Section):
+    """One number of the newest checkpoint that has it."""
+
+    task: Annotated[str, StringConstraints(max_length=128)] = setting("What was evaluated.")
+    metric: Annotated[str, StringConstraints(max_length=128)] = setting("Which of its numbers, for example acc_norm.")
+    value: float = setting("The number.", ge=-1e300, le=1e300)
+    stderr: float | None = optional("Its standard error. Unset: not known.", ge=0, le=1e300)
+    step: int = setting("Of the checkpoint.", unit="steps", ge=0, le=MAX_STEPS)
+
+
+class EvaluationFailure(Section):
+    """An evaluation that ended badly and is not tried again before the specification changes."""
+
+    step: int = setting("Of the checkpoint.", unit="steps", ge=0, le=MAX_STEPS)
+    reason: Annotated[str, StringConstraints(max_length=128)] = setting("One word for the cause.")
+    message: Annotated[str, StringConstraints(max_length=512)] = setting("What was the case.")
+
+
+class EvaluationStatus(Section):
+    """What has been evaluated. It stays when the run's pods are gone, so that evaluation can go on without them."""
+
+    due: int | None = optional("Checkpoints to be evaluated so far.", unit="checkpoints", ge=0, le=MAX_STEPS)
+    done: int | None = optional("Of these, with all that is asked for.", unit="checkpoints", ge=0, le=MAX_STEPS)
+    running: int | None = optional("Evaluation Jobs that are there.", unit="Jobs", ge=0, le=MAX_STEPS)
+    waiting: int | None = optional("Checkpoints that wait for their Job.", unit="checkpoints", ge=0, le=MAX_STEPS)
+    failed: int | None = optional("Checkpoints of which something failed.", unit="checkpoints", ge=0, le=MAX_STEPS)
+    failures: tuple[EvaluationFailure, ...] | None = optional(
+        "The newest of these failures, with reasons.", max_length=8
+    )
+    scores: tuple[Score, ...] | None = optional("Each task's numbers at its newest checkpoint.", max_length=256)
+    tasks: tuple[Label, ...] | None = optional(
+        "Every task (arc_challenge:25) and analysis (analysis/memorization) that was asked for so far; the bits of"
+        " checkpoints count them from 0.",
+        max_length=128,
+    )
+    checkpoints: (
+        tuple[
+            Annotated[
+                str,
+                StringConstraints(max_length=160, pattern=r"^[0-9]{1,10} [0-9a-f]{64} [0-9a-f]{1,32} [0-9a-f]{1,32}$"),
+            ],
+            ...,
+        ]
+        | None
+    ) = optional(
+        "Published checkpoints, each as four words: step, digest of its entry in the ledger, and as hexadecimal numbers"
+        " with a bit for each of tasks what is done and what failed.",
+        max_length=4096,
+    )
 
 
 class RunStatus(Section):
@@ -114,6 +173,7 @@ class RunStatus(Section):
     checkpoints: int | None = optional("Published checkpoints.", unit="checkpoints", ge=0, le=MAX_STEPS)
     latest_checkpoint: LatestCheckpoint | None = optional("The newest published checkpoint.")
     evaluations: int | None = optional("Finished evaluations.", unit="evaluations", ge=0, le=MAX_STEPS)
+    evaluation: EvaluationStatus | None = optional("Where the evaluation of its checkpoints stands.")
     ray_cluster: Annotated[str, StringConstraints(max_length=63)] | None = optional(
         "Name of the RayCluster while there is one."
     )

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from llm360.canonical import sha256_digest
 from llm360.spec import ResolvedRun
 from llm360.spec.cluster import Pods
 from llm360.spec.crd import RUN_LABEL
+from llm360.spec.evaluation import Evaluation
 from llm360_operator.names import (
+    CHECKPOINT_ANNOTATION,
     CONFIG_ANNOTATION,
     CONFIG_PATH,
     DIGEST_ANNOTATION,
     ENTRYPOINT,
+    EVALUATION_LABEL,
+    GENERATION_ANNOTATION,
     QUEUE_LABEL,
     RAY_CLUSTER_LABEL,
     STATUS_PORT,
+    TASKS_ANNOTATION,
     cluster_name,
+    evaluation_name,
     job_name,
     labels,
     owned,
@@ -48,6 +54,18 @@ STOP_SECONDS = 30
 
 CONTAINER_OUTPUT = "/proc/1/fd/1"
 """Standard output of a container as its processes see it: what the driver says there, `kubectl logs` shows."""
+
+TERMINATION_LOG = "/dev/termination-log"
+"""What a container writes there is its last message: Kubernetes keeps 4,096 bytes of it."""
+
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""Kubernetes', on the pods of a Job: its uid."""
+
+ANALYSIS = "analysis/"
+"""What the label of an analysis begins with."""
+
+BAD_INPUT = 2
+"""Exit code after which nothing is tried again."""
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -102,7 +120,7 @@ def preflight_job(run: Manifest, config: ResolvedRun, config_name: str, image: s
     container = {
         "name": "preflight",
         "image": image,
-        "command": ["llm360", "preflight", CONFIG_PATH, "--termination-message", "/dev/termination-log"],
+        "command": ["llm360", "preflight", CONFIG_PATH, "--termination-message", TERMINATION_LOG],
         "envFrom": _credentials(config),
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": _CONTAINER_SECURITY,
@@ -124,8 +142,97 @@ def preflight_job(run: Manifest, config: ResolvedRun, config_name: str, image: s
     }
 
 
-def ray_cluster(run: Manifest, config: ResolvedRun, config_name: str) -> Manifest:
-    """Head and workers. With a queue it starts suspended: from then on Kueue decides when it runs and where."""
+def evaluation_job(
+    run: Manifest, config: ResolvedRun, evaluation: Evaluation, step: int, digest: str, asked: Sequence[str]
+) -> Manifest:
+    """A pod that evaluates one checkpoint on the evaluation pool; its scores are its last message.
+
+    Args:
+        run: The LLM360Run.
+        config: Its configuration.
+        evaluation: What the object says of evaluations now.
+        step: Of the checkpoint.
+        digest: Of the checkpoint's entry in the ledger.
+        asked: Labels of the tasks, or of the one analysis, that it does.
+    """
+    name = run["metadata"]["name"]
+    gpus = evaluation.gpus if evaluation.gpus is not None else int(config.spec.cluster.workers.device == "cuda")
+    limits = {"memory": evaluation.memory} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    container = {
+        "name": "evaluation",
+        "image": config.spec.cluster.image,
+        "command": evaluation_command(config.store, digest, asked, evaluation.mirror),
+        "env": [
+            {"name": "JOB_UID", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{JOB_UID_LABEL}']"}}},
+            {"name": "LLM360_TERMINATION_LOG", "value": TERMINATION_LOG},
+            *_store_environment(config),
+        ],
+        "envFrom": _credentials(config),
+        "resources": {"requests": {"cpu": f"{evaluation.cpus:g}"} | limits, "limits": limits},
+        "securityContext": _CONTAINER_SECURITY,
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    pod = {
+        "restartPolicy": "Never",  # each try is a pod of its own, so that one on a lost node is replaced, too
+        **_identity(config),
+        "nodeSelector": dict(evaluation.node_selector),
+        "tolerations": _tolerations(evaluation),
+        "containers": [container],
+    }
+    metadata = owned(
+        run,
+        evaluation_name(name, step, digest),
+        {
+            CHECKPOINT_ANNOTATION: digest,
+            TASKS_ANNOTATION: ",".join(asked),
+            GENERATION_ANNOTATION: str(run["metadata"]["generation"]),
+        },
+    )
+    own_labels = {EVALUATION_LABEL: str(step)}
+    metadata["labels"] |= own_labels
+    if config.spec.cluster.queue is not None:
+        metadata["labels"][QUEUE_LABEL] = config.spec.cluster.queue
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": evaluation.retries,
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+                    {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [BAD_INPUT]}},
+                ]
+            },
+            "template": {"metadata": {"labels": labels(name) | own_labels}, "spec": pod},
+        },
+    }
+
+
+def evaluation_command(uri: str, digest: str, asked: Sequence[str], mirror: str | None) -> list[str]:
+    """The program that evaluates a checkpoint; Kubernetes puts in the Job's uid, and nothing else."""
+    said = [uri, "--checkpoint", digest, "--tasks", ",".join(asked), *([f"--mirror={mirror}"] if mirror else [])]
+    return ["llm360", "eval", *(word.replace("$", "$$") for word in said), "--uid", "$(JOB_UID)", "-o", "json"]
+
+
+def _store_environment(config: ResolvedRun) -> list[Manifest]:
+    """How to reach the store, for commands that are given its address alone."""
+    storage = config.spec.storage
+    found = {"AWS_ENDPOINT_URL": storage.endpoint, "AWS_DEFAULT_REGION": storage.region}
+    return [{"name": name, "value": value.replace("$", "$$")} for name, value in found.items() if value is not None]
+
+
+def ray_cluster(run: Manifest, config: ResolvedRun, config_name: str, digest: str) -> Manifest:
+    """Head and workers. With a queue it starts suspended: from then on Kueue decides when it runs and where.
+
+    Args:
+        run: The LLM360Run.
+        config: Its configuration.
+        config_name: The ConfigMap that holds it.
+        digest: Of that ConfigMap's content. A cluster is told apart by what it was made from, not how, so that another
+            operator replaces none.
+    """
     name = run["metadata"]["name"]
     cluster = config.spec.cluster
     manifest: Manifest = {
@@ -161,14 +268,9 @@ def ray_cluster(run: Manifest, config: ResolvedRun, config_name: str) -> Manifes
         manifest["metadata"]["labels"][QUEUE_LABEL] = cluster.queue
     manifest["metadata"]["annotations"] = {
         CONFIG_ANNOTATION: config_name,
-        DIGEST_ANNOTATION: config_digest(config),
+        DIGEST_ANNOTATION: digest,
     }
     return manifest
-
-
-def config_digest(config: ResolvedRun) -> str:
-    """What a cluster is told apart by: what it was made from, not how, so that another operator replaces none."""
-    return sha256_digest(config.canonical())
 
 
 def ray_job(run: Manifest, number: int) -> Manifest:

@@ -51,11 +51,13 @@ class Decision:
         actions: To be done in their order, before the status is written.
         status: The whole new status.
         wait: Seconds until the run is looked at again, if nothing happens before; None: not until something does.
+        evaluations: More actions, which must not keep the others waiting: where one fails, the round goes on.
     """
 
     actions: tuple[Action, ...]
     status: dict[str, Any]
     wait: float | None
+    evaluations: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True)

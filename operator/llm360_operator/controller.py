@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llm360_operator.api import Api, ApiError, Object
-from llm360_operator.case import Create, Decision, Settings
+from llm360_operator.case import Action, Create, Decision, Settings
+from llm360_operator.evaluation import evaluation_refused
 from llm360_operator.metrics import Metrics
 from llm360_operator.names import Key
 from llm360_operator.observe import Observer
@@ -57,27 +58,41 @@ class Controller:
             decision = reconcile(run, seen, self._settings)
             self._metrics.decision_seconds.observe(time.thread_time() - begun)
             decision = await self._act(run, seen, decision)
+            decision = await self._evaluate(run, decision)
             await self._write_status(run, decision.status)
             self._metrics.note_phase(key, *said(decision.status))
             return decision.wait
 
     async def _act(self, run: Object, seen: Seen, decision: Decision) -> Decision:
         """Do what was decided; where something is refused for good, the decision becomes that refusal."""
-        namespace, name = run["metadata"]["namespace"], run["metadata"]["name"]
         for action in decision.actions:
-            if not isinstance(action, Create):
-                log.info("run %s/%s: deletes %s %s", namespace, name, action.kind, action.name)
-                await self._api.delete(action.kind, namespace, action.name, is_forced=action.is_forced)
-                continue
-            what = f"{action.manifest['kind']} {action.manifest['metadata']['name']}"
             try:
-                is_new = await self._api.create(action.manifest)
+                await self._do(run, action)
             except ApiError as error:
-                if error.status not in REFUSALS:
+                if not isinstance(action, Create) or error.status not in REFUSALS:
                     raise
-                return refused(run, seen, f"{what} cannot be made: {error.message}")
-            log.info("run %s/%s: %s %s", namespace, name, "makes" if is_new else "finds", what)
+                return refused(run, seen, f"{title(action)} cannot be made: {error.message}")
         return decision
+
+    async def _evaluate(self, run: Object, decision: Decision) -> Decision:
+        """Do what was decided about evaluations; what comes between is said, and keeps nothing else waiting."""
+        for action in decision.evaluations:
+            try:
+                await self._do(run, action)
+            except ApiError as error:
+                self._metrics.count_error(error)
+                log.warning("run %s/%s: %s: %s", *Key.of(run), title(action), error)
+                return evaluation_refused(decision, f"{title(action)}: {error.message}", datetime.now(UTC))
+        return decision
+
+    async def _do(self, run: Object, action: Action) -> None:
+        namespace, name = Key.of(run)
+        if isinstance(action, Create):
+            is_new = await self._api.create(action.manifest)
+            log.info("run %s/%s: %s %s", namespace, name, "makes" if is_new else "finds", title(action))
+        else:
+            log.info("run %s/%s: deletes %s", namespace, name, title(action))
+            await self._api.delete(action.kind, namespace, action.name, is_forced=action.is_forced)
 
     async def _write_status(self, run: Object, status: dict[str, Any]) -> None:
         """Write what changed, and say what a person should hear of."""
@@ -90,6 +105,13 @@ class Controller:
         if before != after:
             log.info("run %s/%s: %s: %s", run["metadata"]["namespace"], run["metadata"]["name"], *after)
             await self._api.create(event(run, status, datetime.now(UTC)))
+
+
+def title(action: Action) -> str:
+    """Kind and name of what an action is about."""
+    if isinstance(action, Create):
+        return f"{action.manifest['kind']} {action.manifest['metadata']['name']}"
+    return f"{action.kind} {action.name}"
 
 
 def said(status: Mapping[str, Any]) -> tuple[str, str]:

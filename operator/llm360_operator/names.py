@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llm360.canonical import sha256_digest
@@ -14,6 +15,11 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Key:
+        """The run that an object is."""
+        return cls(run["metadata"]["namespace"], run["metadata"]["name"])
+
 
 CONFIG_ANNOTATION = "llm360.ai/config"
 """On a preflight Job and a RayCluster: the ConfigMap that it was made from."""
@@ -21,8 +27,23 @@ CONFIG_ANNOTATION = "llm360.ai/config"
 DIGEST_ANNOTATION = "llm360.ai/digest"
 """On a RayCluster: the digest of the configuration that it was made from."""
 
+EVALUATION_LABEL = "llm360.ai/evaluation"
+"""On an evaluation's Job and its pods: the step of the checkpoint."""
+
+CHECKPOINT_ANNOTATION = "llm360.ai/checkpoint"
+"""On an evaluation's Job: the digest of the checkpoint's entry in the ledger."""
+
+TASKS_ANNOTATION = "llm360.ai/tasks"
+"""On an evaluation's Job: what it does, as labels of tasks and analyses, separated by commas."""
+
+GENERATION_ANNOTATION = "llm360.ai/generation"
+"""On an evaluation's Job: the run's generation that it was made for."""
+
 RAY_CLUSTER_LABEL = "ray.io/cluster"
 """KubeRay's, on the pods of a cluster and in a job's selector."""
+
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""Kubernetes', on the pods of a Job."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
@@ -56,6 +77,11 @@ def cluster_name(run: str) -> str:
 def job_name(run: str, number: int) -> str:
     """A RayJob; its number counts the run's submissions."""
     return f"{run}-{number}"
+
+
+def evaluation_name(run: str, step: int, digest: str) -> str:
+    """The Job that evaluates a checkpoint. One name, so one Job at a time; a checkpoint made again has another."""
+    return f"{run}-eval-{step}-{digest.removeprefix('sha256:')[:6]}"
 
 
 def status_url(namespace: str, run: str) -> str:

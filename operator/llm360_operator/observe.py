@@ -12,8 +12,17 @@ import aiohttp
 
 from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, KindMissingError, Object
-from llm360_operator.names import base_config_name, cluster_name, preflight_name, status_url
-from llm360_operator.seen import Job, Seen, read_cluster, read_job, read_lost_pods, read_preflight, read_troubles
+from llm360_operator.names import EVALUATION_LABEL, base_config_name, cluster_name, preflight_name, status_url
+from llm360_operator.seen import (
+    Job,
+    Seen,
+    read_cluster,
+    read_evaluation,
+    read_job,
+    read_lost_pods,
+    read_preflight,
+    read_troubles,
+)
 
 DRIVER_SECONDS = 3.0
 DRIVER_MAX_BYTES = 4 * 1024 * 1024
@@ -39,9 +48,10 @@ class Observer:
         namespace, name = run["metadata"]["namespace"], run["metadata"]["name"]
         status = run.get("status") or {}
         config_names = {base_config_name(name), status.get("config") or base_config_name(name)}
-        (cluster, jobs, is_missing), preflight, configs = await asyncio.gather(
+        (cluster, jobs, is_missing), preflight, evaluations, configs = await asyncio.gather(
             self._ray(namespace, name),
             self._api.get("Job", namespace, preflight_name(name)),
+            self._evaluations(run),
             asyncio.gather(*(self._api.get("ConfigMap", namespace, config) for config in sorted(config_names))),
         )
         children = [child for child in (cluster, preflight, *configs, *jobs) if child is not None]
@@ -50,8 +60,10 @@ class Observer:
             return Seen(datetime.now(UTC), foreign=foreign, is_kuberay_missing=is_missing)
         seen_jobs = tuple(sorted(map(read_job, jobs), key=lambda job: job.number))
         pods: list[Object] = []
-        if _wants_pods(status, cluster, preflight):
+        if _wants_pods(status, cluster, preflight) or any(map(_wants_evaluation_pods, evaluations)):
             pods = await self._api.list("Pod", namespace, f"{RUN_LABEL}={name}")
+        own_pods = [pod for pod in pods if EVALUATION_LABEL not in pod["metadata"]["labels"]]
+        evaluation_pods = [pod for pod in pods if EVALUATION_LABEL in pod["metadata"]["labels"]]
         driver = None
         if cluster is not None and read_cluster(cluster).is_head_ready and _may_answer(status, seen_jobs):
             driver = await self._fetch(status_url(namespace, name))
@@ -59,14 +71,24 @@ class Observer:
         return Seen(
             now=now,
             configs={config["metadata"]["name"]: config["data"]["run.json"].encode() for config in configs if config},
-            preflight=read_preflight(preflight, pods) if preflight else None,
+            preflight=read_preflight(preflight, own_pods) if preflight else None,
             cluster=read_cluster(cluster) if cluster else None,
             jobs=seen_jobs,
-            troubles=read_troubles(pods),
+            troubles=read_troubles(own_pods),
             lost_pods=read_lost_pods(pods, now),
             driver=driver,
             is_kuberay_missing=is_missing,
+            evaluations=tuple(read_evaluation(job, evaluation_pods) for job in evaluations),
+            evaluation_troubles=read_troubles(evaluation_pods),
         )
+
+    async def _evaluations(self, run: Object) -> list[Object]:
+        """The Jobs of its evaluations; none is made before the status says what is evaluated."""
+        if not ((run.get("status") or {}).get("evaluation") or {}).get("tasks"):
+            return []
+        selector = f"{RUN_LABEL}={run['metadata']['name']},{EVALUATION_LABEL}"
+        jobs = await self._api.list("Job", run["metadata"]["namespace"], selector)
+        return sorted((job for job in jobs if is_child(job, run)), key=lambda job: str(job["metadata"]["name"]))
 
     async def _ray(self, namespace: str, name: str) -> tuple[Object | None, list[Object], bool]:
         """The RayCluster, the RayJobs, and whether KubeRay's kinds are missing."""
@@ -100,6 +122,12 @@ def _wants_pods(status: Mapping[str, Any], cluster: Object | None, preflight: Ob
         return True
     wanted = sum(group.get("replicas") or 0 for group in cluster["spec"].get("workerGroupSpecs") or [])
     return not seen.is_head_ready or seen.ready_workers < wanted
+
+
+def _wants_evaluation_pods(job: Object) -> bool:
+    """Whether an evaluation's pods may have something to tell: how they ended, or why they do not run or go."""
+    status = job.get("status") or {}
+    return not (status.get("ready") or 0) or bool(status.get("terminating"))
 
 
 def _may_answer(status: Mapping[str, Any], jobs: tuple[Job, ...]) -> bool:

@@ -3,19 +3,27 @@
 The first resolution goes into the ConfigMap `<run>-config`. A later change of the object is resolved again, but
 only its operations are taken; the identity stays the pinned one, whatever this version's presets say. As long as
 the object does not change, nothing is resolved at all, so an upgrade of the operator touches no run.
+
+What is evaluated is no part of what the run's own pods are given: the object's words are laid over those that were
+pinned, anew in each round, so that changing them disturbs no pod.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
+
+from llm360.canonical import sha256_digest
 from llm360.errors import LLM360Error
 from llm360.spec import ResolvedRun, resolve, resolved_from_json
+from llm360.spec.evaluation import Evaluation
 from llm360.spec.identity import identity_of, operations_of
-from llm360.spec.layers import merge
+from llm360.spec.layers import merge, without_nulls
 from llm360_operator.names import base_config_name, config_name
 
 
@@ -27,6 +35,9 @@ class Plan:
         config: The configuration; None where there is no valid one yet.
         name: Of its ConfigMap.
         is_pinned: Whether that ConfigMap exists.
+        document: What stands in it. It tells configurations apart: one that an earlier version wrote stays as it is,
+            even where this version would fill in more.
+        evaluation: What is evaluated and how; None where the object's words on it are wrong, or nothing is pinned yet.
         problem: What is wrong with the object as it is now; the last valid configuration holds meanwhile.
         reason: The word for it.
     """
@@ -34,8 +45,15 @@ class Plan:
     config: ResolvedRun | None
     name: str
     is_pinned: bool
+    document: bytes = b""
+    evaluation: Evaluation | None = None
     problem: str = ""
     reason: str = "InvalidSpec"
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the document."""
+        return sha256_digest(self.document)
 
 
 def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_image: str) -> Plan:
@@ -48,19 +66,42 @@ def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_imag
     """
     metadata, status = run["metadata"], run.get("status") or {}
     base, current = base_config_name(metadata["name"]), status.get("config", "")
-    if current in configs and status.get("configGeneration") == metadata["generation"]:
-        return Plan(_read(configs[current]), current, is_pinned=True)
-    if base not in configs and "configDigest" in status:
-        return Plan(None, base, False, _lost(base), "ConfigLost")
-    held = _read(configs[current]) if current in configs else None
+    pinned = _read(configs[base]) if base in configs else None
+    evaluation = make_evaluation(run, pinned) if pinned is not None else None
+    held = Plan(_read(configs[current]), current, True, configs[current], evaluation) if current in configs else None
+    if held is not None and status.get("configGeneration") == metadata["generation"]:
+        return held
+    if pinned is None and "configDigest" in status:
+        return Plan(None, base, False, problem=_lost(base), reason="ConfigLost")
     try:
-        config = _resolve(run, configs.get(base), default_image)
+        config = _resolve(run, pinned, default_image)
     except LLM360Error as error:
-        return Plan(held, current, held is not None, error.message)
-    name = config_name(metadata["name"], config.canonical())
-    if base not in configs or configs[base] == config.canonical():
+        return replace(held or Plan(None, current, False), problem=error.message)
+    if held is not None and held.config == config:
+        return held
+    document = config.canonical()
+    name = config_name(metadata["name"], document)
+    if pinned is None or pinned == config:
         name = base
-    return Plan(config, name, is_pinned=name in configs)
+    return Plan(config, name, name in configs, configs.get(name, document), evaluation)
+
+
+def make_evaluation(run: Mapping[str, Any], pinned: ResolvedRun) -> Evaluation | None:
+    """What is evaluated of a run: what the object states, over what the run began with.
+
+    Args:
+        run: The LLM360Run object.
+        pinned: The configuration that the run began with.
+    """
+    before = pinned.spec.evaluation
+    stated = run["spec"].get("evaluation")
+    if not stated:
+        return before
+    complete = merge(before.model_dump(mode="json", by_alias=True, exclude_none=True), without_nulls(stated))
+    try:
+        return Evaluation.model_validate_json(json.dumps(complete))
+    except ValidationError:
+        return None  # the resolution of the whole object says what is wrong with it
 
 
 @lru_cache(maxsize=4096)
@@ -69,7 +110,7 @@ def _read(document: bytes) -> ResolvedRun:
     return resolved_from_json(document)
 
 
-def _resolve(run: Mapping[str, Any], pinned: bytes | None, default_image: str) -> ResolvedRun:
+def _resolve(run: Mapping[str, Any], pinned: ResolvedRun | None, default_image: str) -> ResolvedRun:
     """The object resolved now; with a pinned configuration, that one with the object's operations.
 
     What only the operator acts on is left out, so that changing it disturbs no pod.
@@ -77,7 +118,7 @@ def _resolve(run: Mapping[str, Any], pinned: bytes | None, default_image: str) -
     fresh = resolve({key: run[key] for key in ("apiVersion", "kind", "metadata", "spec")}).document()
     image = default_image
     if pinned is not None:
-        base = _read(pinned).document()["spec"]
+        base = pinned.document()["spec"]
         image = base["cluster"]["image"]
         operations = operations_of(fresh["spec"]) | {"evaluation": base["evaluation"]}
         operations["cluster"]["keepOnFailure"] = base["cluster"]["keepOnFailure"]

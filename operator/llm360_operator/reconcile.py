@@ -1,7 +1,8 @@
 """What to do next for a run: a pure function of the run and of what is seen of its children.
 
 `reconcile` asks the rules below in the order of `RULES`; the first that has something to say decides. Each leads one
-step further and leaves the rest to the next round, so a round that is cut off anywhere is simply taken again.
+step further and leaves the rest to the next round, so a round that is cut off anywhere is simply taken again. What is
+evaluated meanwhile is decided beside them (`evaluation`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from llm360.spec.cluster import duration_seconds
 from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Case, Create, Decision, Settings, Step
+from llm360_operator.evaluation import evaluate
 from llm360_operator.names import STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
 from llm360_operator.progress import driver_progress, progress_text
@@ -58,8 +60,11 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
         # The last valid configuration goes on; that the object says something else must not stay unseen.
         message = f"{plan.problem}; until that is put right the run goes on as before ({verdict.message})"
         verdict = replace(verdict, reason=plan.reason, message=message, is_invalid=True)
+    evaluated = evaluate(case, verdict.phase)
+    status = _status(case, verdict, dict(step.memory) | evaluated.fields, evaluated.condition)
     actions = (*case.delete_lost_pods(), *step.actions)
-    return Decision(actions, _status(case, verdict, dict(step.memory)), step.wait)
+    wait = min((each for each in (step.wait, evaluated.wait) if each is not None), default=None)
+    return Decision(actions, status, wait, evaluated.actions)
 
 
 def refused(run: dict[str, Any], seen: Seen, message: str) -> Decision:
@@ -67,15 +72,17 @@ def refused(run: dict[str, Any], seen: Seen, message: str) -> Decision:
     case = Case(run, seen, Plan(None, "", is_pinned=False), Settings("", ""))
     advice = "see the operator's rights in the namespace, its quota and its admission rules"
     verdict = Verdict(case.phase, "Refused", f"{message}; {advice}", is_stuck=True)
-    return Decision((), _status(case, verdict, {}), REFUSED_SECONDS)
+    evaluated = dict(condition(case.status, "Evaluated")) or None
+    return Decision((), _status(case, verdict, {}, evaluated), REFUSED_SECONDS)
 
 
-def _status(case: Case, verdict: Verdict, memory: dict[str, Any]) -> dict[str, Any]:
+def _status(case: Case, verdict: Verdict, memory: dict[str, Any], evaluated: dict[str, Any] | None) -> dict[str, Any]:
     """The last round's status with what this round adds; a memory of None is forgotten."""
     status = case.status | memory
     generation = case.run["metadata"]["generation"]
     status["phase"] = verdict.phase
-    status["conditions"] = verdict.conditions(status.get("conditions") or [], generation, case.seen.now)
+    conditions = verdict.conditions(status.get("conditions") or [], generation, case.seen.now)
+    status["conditions"] = conditions + ([evaluated] if evaluated else [])
     status["observedGeneration"] = generation
     status["rayCluster"] = cluster_name(case.name) if case.seen.cluster is not None else None
     return {key: value for key, value in status.items() if value is not None}
@@ -274,7 +281,7 @@ def replaced(case: Case) -> Step | None:
         verdict = Verdict(_phase_or(case, "Starting"), "ClusterGone", "the cluster is gone; its job is removed")
         return Step(verdict, case.delete_jobs(), SOON_SECONDS) if case.live_jobs else None
     assert plan.config is not None
-    if not cluster.is_deleting and cluster.digest == builders.config_digest(plan.config):
+    if not cluster.is_deleting and cluster.digest == plan.digest:
         return None
     phase: Phase = "Recovering" if case.has_begun else "Starting"
     verdict = Verdict(phase, "ClusterReplaced", "the pods make room for new ones")
@@ -291,7 +298,8 @@ def clustered(case: Case) -> Step | None:
         verdict = Verdict(phase, "ClusterCreated", "head and workers are asked for")
         if queue is not None:
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
-        return Step(verdict, (Create(builders.ray_cluster(case.run, config, case.plan.name)),), WAIT_SECONDS)
+        manifest = builders.ray_cluster(case.run, config, case.plan.name, case.plan.digest)
+        return Step(verdict, (Create(manifest),), WAIT_SECONDS)
     if cluster.is_suspended:
         if queue is not None and not case.has_begun:
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")

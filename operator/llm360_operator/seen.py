@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from llm360_operator.names import CONFIG_ANNOTATION, DIGEST_ANNOTATION
+from llm360_operator.names import (
+    CHECKPOINT_ANNOTATION,
+    CONFIG_ANNOTATION,
+    DIGEST_ANNOTATION,
+    EVALUATION_LABEL,
+    GENERATION_ANNOTATION,
+    JOB_NAME_LABEL,
+    TASKS_ANNOTATION,
+)
 
 Object = Mapping[str, Any]
 
@@ -77,6 +85,35 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The Job of a checkpoint's evaluation.
+
+    Attributes:
+        name: Its own.
+        step: Of the checkpoint.
+        digest: Of the checkpoint's entry in the ledger.
+        labels: Tasks and analyses that it does.
+        generation: Of the run's specification that it was made for.
+        state: Active until Kubernetes has said how it ended.
+        answer: What its newest pod said last: {reason, message, scores}.
+        reason: Of a bad end: the answer's, or Kubernetes'.
+        message: The same as a sentence.
+        is_deleting: Whether it is about to go.
+    """
+
+    name: str
+    step: int
+    digest: str
+    labels: frozenset[str]
+    generation: int
+    state: Literal["Active", "Succeeded", "Failed"] = "Active"
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    message: str = ""
+    is_deleting: bool = False
+
+
+@dataclass(frozen=True)
 class Seen:
     """Everything that a decision stands on.
 
@@ -91,6 +128,9 @@ class Seen:
         driver: The driver's `/status`; None where it did not answer.
         foreign: Names of objects that are in the way: they bear a child's name and belong to somebody else.
         is_kuberay_missing: Whether the API server knows no RayCluster.
+        evaluations: Jobs of evaluations, by name.
+        evaluation_troubles: Why their pods cannot run.
+        evaluation_slots: How many more the operator's bound of all runs allows now; None: there is no bound.
     """
 
     now: datetime
@@ -103,6 +143,9 @@ class Seen:
     driver: Mapping[str, Any] | None = None
     foreign: tuple[str, ...] = ()
     is_kuberay_missing: bool = False
+    evaluations: tuple[Evaluation, ...] = ()
+    evaluation_troubles: tuple[Trouble, ...] = ()
+    evaluation_slots: int | None = None
 
 
 def read_time(text: str | None) -> datetime | None:
@@ -143,12 +186,52 @@ def read_preflight(job: Object, pods: Iterable[Object]) -> Preflight:
 
 
 def _last_message(pod: Object) -> Mapping[str, Any]:
-    for status in pod.get("status", {}).get("containerStatuses") or []:
-        text = status.get("state", {}).get("terminated", {}).get("message", "")
-        answer = _json_object(text)
+    for terminated in _ends(pod):
+        answer = _json_object(terminated.get("message", ""))
         if answer:
             return answer
     return {}
+
+
+def _ends(pod: Object) -> Iterable[Object]:
+    """How the pod's containers ended, as far as they have."""
+    for status in pod.get("status", {}).get("containerStatuses") or []:
+        if terminated := status.get("state", {}).get("terminated"):
+            yield terminated
+
+
+def read_evaluation(job: Object, pods: Iterable[Object]) -> Evaluation:
+    """The Job of an evaluation, with the last message of its newest pod that has one.
+
+    Args:
+        job: The Job.
+        pods: Of all evaluations of the run, as far as they were looked at.
+    """
+    metadata = job["metadata"]
+    annotations = metadata.get("annotations") or {}
+    name = metadata["name"]
+    own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(JOB_NAME_LABEL) == name]
+    own.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp")), reverse=True)
+    failure = _condition(job, "Failed")
+    state: Literal["Active", "Succeeded", "Failed"] = "Active"
+    if _condition(job, "Complete").get("status") == "True":
+        state = "Succeeded"
+    elif failure.get("status") == "True":
+        state = "Failed"
+    answer: Mapping[str, Any] = next((said for pod in own if (said := _last_message(pod))), {})
+    killed = next((str(end["reason"]) for pod in own for end in _ends(pod) if end.get("reason") == "OOMKilled"), "")
+    return Evaluation(
+        name=name,
+        step=int(metadata["labels"][EVALUATION_LABEL]),
+        digest=annotations.get(CHECKPOINT_ANNOTATION, ""),
+        labels=frozenset(filter(None, annotations.get(TASKS_ANNOTATION, "").split(","))),
+        generation=int(annotations.get(GENERATION_ANNOTATION, 0)),
+        state=state,
+        answer=answer,
+        reason=str(answer.get("reason") or killed or failure.get("reason") or ""),
+        message=str(answer.get("message") or failure.get("message") or ""),
+        is_deleting=is_deleting(job),
+    )
 
 
 def read_cluster(cluster: Object) -> Cluster:

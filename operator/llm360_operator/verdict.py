@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from llm360.spec.status import CONDITION_TYPES, MAX_MESSAGE, Phase
+from llm360.spec.status import CONDITION_TYPES, MAX_MESSAGE, ConditionType, Phase
 from llm360_operator.seen import write_time
 
 # Phase: Ready, Progressing, Suspended, Succeeded.
@@ -70,18 +70,8 @@ class Verdict:
         conditions = []
         for kind, usual in zip(CONDITION_TYPES, CONDITIONS[self.phase], strict=True):
             status = self._excepted(kind, usual)
-            since = old[kind]["lastTransitionTime"] if old.get(kind, {}).get("status") == status else write_time(now)
             reason, message = _QUIET.get((kind, status), (self.reason, self.message))
-            conditions.append(
-                {
-                    "type": kind,
-                    "status": status,
-                    "reason": reason[:128],
-                    "message": message[:MAX_MESSAGE],
-                    "lastTransitionTime": since,
-                    "observedGeneration": generation,
-                }
-            )
+            conditions.append(stated(old.get(kind, {}), kind, status, reason, message, generation, now))
         return conditions
 
     def _excepted(self, kind: str, status: str) -> str:
@@ -91,6 +81,36 @@ class Verdict:
         if kind == "Ready" and (self.is_stuck or self.is_invalid):
             return "False"
         return status
+
+
+def stated(
+    before: Mapping[str, Any],
+    kind: ConditionType,
+    status: str,
+    reason: str,
+    message: str,
+    generation: int,
+    now: datetime,
+) -> dict[str, Any]:
+    """A condition as it is written down.
+
+    Args:
+        before: The same one as it stands in the object, or nothing.
+        kind: Its type.
+        status: Whether it holds.
+        reason: The cause, in one word.
+        message: What is the case and what to do.
+        generation: Of the specification that this is said of.
+        now: The time; it counts where the status is another than before.
+    """
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason[:128],
+        "message": message[:MAX_MESSAGE],
+        "lastTransitionTime": before["lastTransitionTime"] if before.get("status") == status else write_time(now),
+        "observedGeneration": generation,
+    }
 
 
 def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

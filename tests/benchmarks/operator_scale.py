@@ -51,6 +51,7 @@ from operator_world import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from llm360.canonical import sha256_digest
 from llm360.spec import resolve
 from llm360_operator import builders
 
@@ -109,7 +110,7 @@ def all_objects(name: str) -> list[Object]:
         builders.network_policy(owner),
         builders.config_map(owner, f"{name}-config", config),
         builders.preflight_job(owner, config, f"{name}-config", "operator:1"),
-        builders.ray_cluster(owner, config, f"{name}-config"),
+        builders.ray_cluster(owner, config, f"{name}-config", sha256_digest(config.canonical())),
         builders.ray_job(owner, 1),
     ]
 

@@ -78,7 +78,7 @@ def cluster() -> Any:
     run = {"apiVersion": "llm360.ai/v1alpha1", "kind": "LLM360Run"}
     run["metadata"] = {"name": "amber", "namespace": "ml", "uid": "1"}
     config = load_run("amber-tiny", ["cluster.image=x"], store="s3://b/amber")
-    return run, builders.ray_cluster(run, config, "amber-config")
+    return run, builders.ray_cluster(run, config, "amber-config", "sha256:0")
 
 
 def test_nothing_of_it_comes_unasked(render):

@@ -8,10 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from llm360.canonical import sha256_digest
 from llm360_operator.case import Create, Delete, Settings
-from llm360_operator.names import CONFIG_ANNOTATION, DIGEST_ANNOTATION
+from llm360_operator.names import (
+    CHECKPOINT_ANNOTATION,
+    CONFIG_ANNOTATION,
+    DIGEST_ANNOTATION,
+    EVALUATION_LABEL,
+    GENERATION_ANNOTATION,
+    TASKS_ANNOTATION,
+)
 from llm360_operator.reconcile import reconcile
-from llm360_operator.seen import Cluster, Job, Preflight, Seen
+from llm360_operator.seen import Cluster, Evaluation, Job, Preflight, Seen
 
 SETTINGS = Settings("operator:1", "trainer:1")
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -27,6 +35,12 @@ def run_object(**spec):
     }
 
 
+def checkpoint(step, branch="0"):
+    """A published checkpoint as a driver lists it."""
+    entry = sha256_digest(f"{step} {branch}".encode())
+    return {"step": step, "labels": [], "modelDigest": f"sha256:{step}", "entry": entry}
+
+
 def driver_status(step=7, **changes):
     """What a driver of the run says."""
     return {
@@ -37,7 +51,7 @@ def driver_status(step=7, **changes):
         "tokens": step * 8192,
         "loss": 3.25,
         "tokensPerSecond": 1234.5,
-        "checkpoints": [{"step": 0, "labels": ["init"], "modelDigest": "sha256:0"}],
+        "checkpoints": [checkpoint(0)],
         "startTime": "2026-11-22T12:00:00Z",
         "estimatedSecondsLeft": 90.0,
         "ledgerHead": "sha256:1",
@@ -59,7 +73,13 @@ class World:
     driver: dict | None = None
     foreign: tuple = ()
     is_kuberay_missing: bool = False
+    evaluations: dict = field(default_factory=dict)
+    evaluation_troubles: tuple = ()
+    evaluation_slots: int | None = None
     has_queue: bool = False
+    evaluated: dict = field(default_factory=dict)
+    evaluated_steps: set = field(default_factory=set)
+    most_evaluations: int = 0
     clusters_made: int = 0
     jobs_failed: int = 0
     decisions: list = field(default_factory=list)
@@ -69,6 +89,8 @@ class World:
         return Seen(
             self.now, dict(self.configs), self.preflight, self.cluster, jobs, self.troubles, self.lost_pods,
             self.driver, self.foreign, self.is_kuberay_missing,
+            tuple(self.evaluations.values()) if self.status.get("evaluation", {}).get("tasks") else (),
+            self.evaluation_troubles, self.evaluation_slots,
         )  # fmt: skip
 
     def decide(self):
@@ -82,8 +104,9 @@ class World:
         """One round. With a lost status the operator died between its actions and the write."""
         decision = self.decide()
         self.decisions.append(decision)
-        for action in decision.actions:
+        for action in (*decision.actions, *decision.evaluations):
             self.act(action)
+        assert not [action for action in decision.actions if "-eval-" in str(action)], "training waits for it"
         if not is_status_lost:
             self.run["status"] = decision.status
         return decision
@@ -105,6 +128,8 @@ class World:
             self.configs[metadata["name"]] = manifest["data"]["run.json"].encode()
         elif kind == "NetworkPolicy":
             assert metadata["name"] == "amber"  # made once; the API server says so of a second one
+        elif kind == "Job" and EVALUATION_LABEL in metadata["labels"]:
+            self.begin_evaluation(metadata)
         elif kind == "Job":
             assert self.preflight is None, "a second preflight job"
             self.preflight = Preflight(annotations[CONFIG_ANNOTATION], "Running")
@@ -123,12 +148,34 @@ class World:
             assert not self.cluster.is_deleting, "a job for a cluster that is going"
             self.jobs[number] = Job(number, "Active")
 
+    def begin_evaluation(self, metadata):
+        """Once it is there, the API server takes no second one of its name."""
+        if metadata["name"] in self.evaluations:
+            return
+        annotations = metadata["annotations"]
+        made = Evaluation(
+            name=metadata["name"],
+            step=int(metadata["labels"][EVALUATION_LABEL]),
+            digest=annotations[CHECKPOINT_ANNOTATION],
+            labels=frozenset(annotations[TASKS_ANNOTATION].split(",")),
+            generation=int(annotations[GENERATION_ANNOTATION]),
+        )
+        assert made.labels, "a job that does nothing"
+        self.evaluated_steps.add(made.step)
+        assert made.digest not in [job.digest for job in self.evaluations.values()], "a second job of a checkpoint"
+        done = self.evaluated.setdefault(made.digest, set())
+        assert not made.labels & done, "what is done is done again"
+        self.evaluations[made.name] = made
+        self.most_evaluations = max(self.most_evaluations, len(self.evaluations))
+
     def delete(self, action):
         assert action.kind in ("Job", "Pod", "RayCluster", "RayJob"), f"{action.kind} must never be deleted"
         assert action.is_forced == (action.kind == "Pod"), "only what is lost is removed by force"
         if action.kind == "Pod":
             assert action.name in self.lost_pods, "a pod that KubeRay takes care of"
             self.lost_pods = tuple(name for name in self.lost_pods if name != action.name)
+        elif action.name in self.evaluations:
+            self.evaluations[action.name] = replace(self.evaluations[action.name], is_deleting=True)
         elif action.kind == "Job":
             assert self.preflight is not None
             self.preflight = replace(self.preflight, is_deleting=True)
@@ -151,6 +198,7 @@ class World:
             self.preflight = None
         if self.cluster and self.cluster.is_deleting and not self.lost_pods:
             self.cluster, self.driver = None, None
+        self.evaluations = {name: job for name, job in self.evaluations.items() if not job.is_deleting}
         for number in [number for number, job in self.jobs.items() if job.is_deleting]:
             if self.jobs.pop(number).state == "Active":
                 self.driver = None
@@ -162,6 +210,24 @@ class World:
     def make_ready(self, workers=2):
         if self.cluster and not self.cluster.is_suspended and not self.lost_pods:
             self.cluster = replace(self.cluster, is_head_ready=True, ready_workers=workers)
+
+    def end_evaluations(self, *steps, state="Succeeded", answer=None, **changes):
+        """Jobs end: those of the given steps, or all."""
+        for name, job in self.evaluations.items():
+            if job.state == "Active" and not job.is_deleting and (not steps or job.step in steps):
+                tasks = sorted({label.partition(":")[0] for label in job.labels})
+                scores = [{"task": task, "metric": "acc", "value": job.step / 100, "stderr": 0.01} for task in tasks]
+                said = answer or {"reason": "Done", "message": "", "scores": scores if state == "Succeeded" else []}
+                self.evaluations[name] = replace(job, state=state, answer=said, **changes)
+                if state == "Succeeded":
+                    self.evaluated.setdefault(job.digest, set()).update(job.labels)
+
+    def evaluate_all(self, rounds=40):
+        """Evaluations go well until nothing is left of them to do."""
+        for _ in range(rounds):
+            self.step()
+            self.finish_deletions()
+            self.end_evaluations()
 
     def lose_pods(self, *, head=False):
         if self.cluster:
@@ -186,7 +252,10 @@ class World:
 
     def train(self, step=7, **changes):
         if self.live and self.cluster and self.cluster.is_head_ready:
-            self.driver = driver_status(step, **changes)
+            ours = {"configDigest": self.status.get("configDigest")}
+            self.driver = driver_status(step, **(ours | changes))
+            listed = {entry.get("entry") for entry in self.driver["checkpoints"]}
+            self.evaluated = {digest: labels for digest, labels in self.evaluated.items() if digest in listed}
 
     @property
     def live(self):
@@ -248,10 +317,16 @@ def make_run():
 def worlds():
     """Makes a world, with a Kueue or without."""
 
-    def make(*, has_queue=False):
-        return World(run=run_object(cluster={"queue": "gpus"} if has_queue else {}), has_queue=has_queue)
+    def make(*, has_queue=False, **spec):
+        return World(run=run_object(cluster={"queue": "gpus"} if has_queue else {}, **spec), has_queue=has_queue)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def list_checkpoints():
+    """Makes the checkpoints of some steps, as a driver lists them; on another branch they are others."""
+    return lambda *steps, branch="0": [checkpoint(step, branch) for step in steps]
 
 
 @pytest.fixture

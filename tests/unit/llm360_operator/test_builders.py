@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from llm360.canonical import sha256_digest
 from llm360.spec import resolve
 from llm360_operator import builders
-from llm360_operator.names import config_name, job_name
+from llm360_operator.names import config_name, evaluation_name, job_name
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,9 +29,21 @@ def build(make_run):
             "ConfigMap": builders.config_map(run, "amber-config", config),
             "NetworkPolicy": builders.network_policy(run),
             "Job": builders.preflight_job(run, config, "amber-config", "operator:1"),
-            "RayCluster": builders.ray_cluster(run, config, "amber-config"),
+            "RayCluster": builders.ray_cluster(run, config, "amber-config", sha256_digest(config.canonical())),
             "RayJob": builders.ray_job(run, 3),
         }
+
+    return build
+
+
+@pytest.fixture
+def build_evaluation(make_run):
+    """The evaluation Job of a run with a changed specification."""
+
+    def build(tasks=("arc:25",), **spec):
+        run = make_run(**spec)
+        config = resolve({key: run[key] for key in ("apiVersion", "kind", "metadata", "spec")})
+        return builders.evaluation_job(run, config, config.spec.evaluation, 762, f"sha256:{'ab' * 32}", tasks)
 
     return build
 
@@ -39,6 +52,21 @@ def pods(children):
     cluster = children["RayCluster"]["spec"]
     head, (workers,) = cluster["headGroupSpec"]["template"], cluster["workerGroupSpecs"]
     return [head["spec"], workers["template"]["spec"], children["Job"]["spec"]["template"]["spec"]]
+
+
+def test_an_evaluation_goes_with_its_run_restricted_and_with_its_credentials(build_evaluation):
+    job = build_evaluation(storage={"uri": "s3://b/x", "serviceAccountName": "reader"})
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["kind"]) == ("u-1", "LLM360Run")
+    template = job["spec"]["template"]
+    assert template["metadata"]["labels"].items() >= {"llm360.ai/run": "amber", "llm360.ai/evaluation": "762"}.items()
+    pod = template["spec"]
+    assert pod["serviceAccountName"] == "reader"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    lost = [t for t in pod["tolerations"] if t["key"].startswith("node.kubernetes.io/")]
+    assert [t["tolerationSeconds"] for t in lost] == [30, 30]
 
 
 def test_every_child_goes_with_its_run(build):
@@ -164,3 +192,60 @@ def test_ray_version_is_that_of_the_lock():
 def test_names_are_those_that_kubernetes_takes(build):
     for child in build().values():
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", child["metadata"]["name"])
+
+
+def test_an_evaluation_runs_on_its_own_pool_and_asks_for_what_is_stated(build_evaluation):
+    tolerations = [{"key": "eval", "operator": "Exists"}]
+    job = build_evaluation(
+        evaluation={"gpus": 2, "cpus": 3, "memory": "8Gi", "nodeSelector": {"pool": "a"}, "tolerations": tolerations},
+        cluster={"workers": {"nodeSelector": {"pool": "h100"}}, "queue": "gpus"},
+    )
+    pod = job["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"llm360.ai/eval": "true", "pool": "a"}
+    assert pod["tolerations"][0] == {"key": "eval", "operator": "Exists"}
+    assert pod["containers"][0]["resources"] == {
+        "requests": {"cpu": "3", "memory": "8Gi", "nvidia.com/gpu": "2"},
+        "limits": {"memory": "8Gi", "nvidia.com/gpu": "2"},
+    }
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert "kueue.x-k8s.io/queue-name" not in build_evaluation()["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus"), [({"device": "cpu", "gpus": 0}, None), ({"device": "cuda", "gpus": 8}, "1")]
+)
+def test_an_evaluation_has_a_gpu_where_the_workers_have(build_evaluation, workers, gpus):
+    (container,) = build_evaluation(cluster={"workers": workers})["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"].get("nvidia.com/gpu") == gpus
+
+
+def test_an_evaluation_is_tried_again_but_for_bad_input_and_lost_nodes_do_not_count(build_evaluation):
+    spec = build_evaluation(evaluation={"retries": 7})["spec"]
+    assert spec["backoffLimit"] == 7
+    lost, bad_input = spec["podFailurePolicy"]["rules"]
+    assert lost == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    assert bad_input == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2]}}
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # as Kubernetes asks for with such a policy
+
+
+def test_an_evaluations_program_is_told_where_the_release_and_the_tasks_data_are(build_evaluation):
+    job = build_evaluation(
+        ["arc:25", "hella"],
+        storage={"uri": "s3://b/amber", "endpoint": "http://minio:9000", "region": "eu", "secretRef": {"name": "s3"}},
+        evaluation={"mirror": "s3://b/mirror"},
+    )
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == [
+        "llm360", "eval", "s3://b/amber", "--checkpoint", f"sha256:{'ab' * 32}", "--tasks", "arc:25,hella",
+        "--mirror=s3://b/mirror", "--uid", "$(JOB_UID)", "-o", "json",
+    ]  # fmt: skip
+    assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    uid, log, endpoint, region = container["env"]
+    assert uid["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['batch.kubernetes.io/controller-uid']"
+    assert log == {"name": "LLM360_TERMINATION_LOG", "value": container["terminationMessagePath"]}
+    assert (endpoint["value"], region["value"]) == ("http://minio:9000", "eu")
+    assert job["metadata"]["annotations"]["llm360.ai/tasks"] == "arc:25,hella"
+
+
+def test_the_longest_name_of_an_evaluation_is_one_that_kubernetes_takes():
+    assert len(evaluation_name("a" * 40, 10**9, f"sha256:{'ab' * 32}")) == 63

@@ -38,12 +38,11 @@ class FakeApi:
 
     async def list(self, kind, namespace, selector):
         self.requests.append(f"list {kind}")
-        label, _, value = selector.partition("=")
         return [
             copy.deepcopy(made)
             for (made_kind, made_namespace, _), made in self.objects.items()
             if (made_kind, made_namespace) == (kind, namespace)
-            and made["metadata"].get("labels", {}).get(label) == value
+            and selects(selector, made["metadata"].get("labels", {}))
         ]
 
     async def create(self, manifest):
@@ -76,6 +75,12 @@ class FakeApi:
 
     def update(self, kind, name, **changes):
         self.objects[kind, "research", name].update(changes)
+
+
+def selects(selector, labels):
+    """Whether labels are as `a=b,c` asks: one of a value, and one that is there at all."""
+    parts = [part.partition("=") for part in selector.split(",")]
+    return all(labels.get(name) == value if equal else name in labels for name, equal, value in parts)
 
 
 class Operator:
@@ -224,6 +229,85 @@ def test_pods_are_asked_for_only_while_they_may_have_something_to_tell(ready):
     ready_condition = ready.api.status["conditions"][0]
     assert ready_condition["reason"] == "ImagePullFailed"
     assert ready_condition["message"].startswith("pod amber-head: not found; see that cluster.image is right")
+
+
+@pytest.fixture
+def evaluating(ready, list_checkpoints):
+    """An operator whose run trains while its first checkpoint is evaluated."""
+    ready.api.objects["LLM360Run", *KEY]["spec"]["evaluation"] = {"tasks": [{"name": "arc"}]}
+    ready.api.objects["LLM360Run", *KEY]["metadata"]["generation"] += 1
+    ready.round()
+    ready.driver |= {"checkpoints": list_checkpoints(10, 20), "configDigest": ready.api.status["configDigest"]}
+    ready.round()
+    ready.job = next(name for kind, _, name in ready.api.objects if kind == "Job" and "-eval-" in name)
+    return ready
+
+
+def evaluation_pod(job, state, **metadata):
+    labels = {"llm360.ai/run": "amber", "llm360.ai/evaluation": "10", "batch.kubernetes.io/job-name": job}
+    metadata = {"name": f"{job}-x", "namespace": "research", "labels": labels} | metadata
+    return {"kind": "Pod", "metadata": metadata, "status": {"containerStatuses": [{"state": state}]}}
+
+
+def test_an_evaluations_job_is_made_read_and_removed(evaluating):
+    done = [{"type": "Complete", "status": "True"}]
+    evaluating.api.update("Job", evaluating.job, status={"conditions": done})
+    message = '{"reason": "Done", "message": "", "scores": [{"task": "arc", "metric": "acc", "value": 0.5}]}'
+    evaluating.api.put(evaluation_pod(evaluating.job, {"terminated": {"message": message}}))
+    requests, wait = evaluating.round()
+    assert ("delete Job" in requests, wait) == (False, 1)
+    assert evaluating.api.status["evaluation"]["scores"] == [{"task": "arc", "metric": "acc", "value": 0.5, "step": 10}]
+    requests, _ = evaluating.round()
+    assert "delete Job" in requests
+    evaluating.round()
+    assert [name for kind, _, name in evaluating.api.objects if kind == "Job" and "-eval-20-" in name]
+
+
+def test_an_evaluation_asks_one_request_more_and_its_pods_only_while_none_is_ready(evaluating):
+    usual = ["get ConfigMap", "get Job", "get LLM360Run", "get RayCluster", "list Job", "list RayJob"]
+    assert sorted(evaluating.round()[0]) == sorted([*usual, "list Pod"])
+    evaluating.api.update("Job", evaluating.job, status={"active": 1, "ready": 1})
+    assert sorted(evaluating.round()[0]) == usual
+    evaluating.api.update("Job", evaluating.job, status={"active": 1, "ready": 1, "terminating": 1})
+    assert "list Pod" in evaluating.round()[0]
+
+
+def test_an_evaluation_that_kubernetes_will_not_take_is_told_and_the_training_goes_on(ready, list_checkpoints):
+    ready.api.objects["LLM360Run", *KEY]["spec"]["evaluation"] = {"tasks": [{"name": "arc"}]}
+    ready.api.objects["LLM360Run", *KEY]["metadata"]["generation"] += 1
+    ready.round()
+    ready.driver |= {
+        "step": 21, "checkpoints": list_checkpoints(10, 20), "configDigest": ready.api.status["configDigest"],
+    }  # fmt: skip
+    for error in (ApiError(403, "Forbidden", "exceeded quota"), ApiError(500, "InternalError", "a webhook failed")):
+        ready.api.refuse["Job"] = error
+        _, wait = ready.round()
+        evaluated = ready.api.status["conditions"][-1]
+        assert (evaluated["type"], evaluated["status"], evaluated["reason"]) == (
+            "Evaluated", "False", "EvaluationRefused",
+        )  # fmt: skip
+        assert error.message in evaluated["message"]
+        assert (ready.api.status["step"], ready.api.status["conditions"][0]["reason"]) == (21, "Training")
+        assert wait == 15
+    ready.api.refuse.clear()
+    ready.round()
+    assert ready.api.status["conditions"][-1]["reason"] == "Evaluating"
+
+
+def test_a_pod_of_an_evaluation_that_cannot_run_is_no_trouble_of_the_training(evaluating):
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    evaluating.api.put(evaluation_pod(evaluating.job, waiting))
+    evaluating.api.update("RayCluster", "amber", status={"readyWorkerReplicas": 1, "conditions": []})
+    evaluating.round()
+    reasons = {condition["type"]: condition["reason"] for condition in evaluating.api.status["conditions"]}
+    assert (reasons["Ready"], reasons["Evaluated"]) == ("PodsLost", "ImagePullFailed")
+
+
+def test_a_job_of_an_earlier_run_of_the_name_is_none_of_ours(evaluating):
+    evaluating.api.objects["Job", "research", evaluating.job]["metadata"]["ownerReferences"][0]["uid"] = "earlier"
+    evaluating.api.update("Job", evaluating.job, status={"conditions": [{"type": "Complete", "status": "True"}]})
+    evaluating.round()
+    assert evaluating.api.status["evaluation"]["done"] == 0
 
 
 def test_metrics_count_rounds_and_phases(ready):

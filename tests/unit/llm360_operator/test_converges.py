@@ -1,7 +1,8 @@
 """Whatever happens, in whatever order: no forbidden action, no status against itself, and in the end the run is done.
 
-The world refuses by itself a second cluster, a second driver, a second job of one number, and any deletion but of a
-job, a preflight, a cluster, or a pod that is lost with its node. What is checked here on top: the status after every
+The world refuses by itself a second cluster, a second driver, a second job of one number, a second evaluation of a
+checkpoint at a time or of what is done, and any deletion but of a job, a preflight, a cluster, or a pod that is lost
+with its node. What is checked here on top: the status after every
 round, that a quiet world is left alone, and that a run which nothing disturbs any more comes to its end.
 """
 
@@ -10,8 +11,27 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm360.canonical import sha256_digest
 from llm360_operator.seen import Trouble
 from llm360_operator.verdict import CONDITIONS
+
+TASKS = [{"name": "arc", "shots": 25}, {"name": "hella"}]
+MOST = 3
+"""Evaluations at a time, at most."""
+
+
+def evaluation(*names, **changes):
+    """A specification of evaluations."""
+    return {"tasks": [task for task in TASKS if task["name"] in names], **changes}
+
+
+def train(world, *steps, branch="0"):
+    """The driver lists the checkpoints of some steps."""
+    entries = [
+        {"step": s, "labels": [], "modelDigest": "", "entry": sha256_digest(f"{s} {branch}".encode())} for s in steps
+    ]
+    world.train(max(steps), checkpoints=entries)
+
 
 EVENTS = {
     "status lost": lambda world: world.step(is_status_lost=True),
@@ -28,6 +48,19 @@ EVENTS = {
     "admitted": lambda world: world.admit(),
     "preempted": lambda world: world.preempt(),
     "trains": lambda world: world.train(),
+    "checkpoints": lambda world: train(world, 0, 10, 20),
+    "rewound": lambda world: train(world, 0, 10),
+    "made again": lambda world: train(world, 0, 10, 20, 30, branch="1"),
+    "evaluations end": lambda world: world.end_evaluations(),
+    "evaluations fail": lambda world: world.end_evaluations(state="Failed", reason="TaskMissing", message="no arc"),
+    "an evaluation ends": lambda world: world.end_evaluations(10),
+    "other tasks": lambda world: world.change(evaluation=evaluation("hella", maxRunning=MOST)),
+    "more tasks": lambda world: world.change(evaluation=evaluation("arc", "hella", maxRunning=2)),
+    "no tasks": lambda world: world.change(evaluation=evaluation()),
+    "analyses": lambda world: world.change(evaluation=evaluation("arc", analyses=["memorization"])),
+    "wrong tasks": lambda world: world.change(evaluation={"tasks": TASKS, "maxRunning": 0}),
+    "bound reached": lambda world: setattr(world, "evaluation_slots", 0),
+    "bound raised": lambda world: setattr(world, "evaluation_slots", 1),
     "driver silent": lambda world: setattr(world, "driver", None),
     "job done": lambda world: world.end_job(0),
     "job fails": lambda world: world.end_job(1),
@@ -64,18 +97,31 @@ def check_status(world):
         assert world.cluster is not None
 
 
+def check_evaluations(world):
+    """What the status says of evaluations adds up."""
+    evaluated = world.status.get("evaluation", {})
+    if "due" in evaluated:
+        assert evaluated["done"] + evaluated["waiting"] <= evaluated["due"]
+        assert evaluated["failed"] <= evaluated["due"]
+        assert ("Evaluated" in world.conditions) or not world.run["spec"]["evaluation"]["tasks"]
+    assert world.most_evaluations <= MOST
+
+
 def bring_to_an_end(world):
     """From now on nothing disturbs; returns how many rounds it took until nothing was left to do."""
-    world.change(suspend=False, cluster=world.cluster_spec)
+    world.change(suspend=False, cluster=world.cluster_spec, evaluation=evaluation("arc", "hella", maxRunning=2))
+    world.evaluation_slots = None
     world.troubles, world.is_kuberay_missing = (), False
     for count in itertools.count():
-        assert count < 60, f"does not come to an end: {world.said}"
+        assert count < 90, f"does not come to an end: {world.said}"
         decision = world.step()
         check_status(world)
+        check_evaluations(world)
         if decision.wait is None and world.status["phase"] in ("Succeeded", "Failed"):
             return
         assert decision.wait is not None or decision.actions, f"gives up at {world.said}"
         world.finish_deletions()
+        world.end_evaluations()
         world.pass_time(700)
         world.end_preflight()
         world.admit()
@@ -87,10 +133,10 @@ def bring_to_an_end(world):
 STORIES = st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.booleans()), max_size=30)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=600)
 @given(has_queue=st.booleans(), is_training=st.booleans(), story=STORIES)
 def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, has_queue, is_training, story):
-    world = worlds(has_queue=has_queue)
+    world = worlds(has_queue=has_queue, evaluation=evaluation("arc", maxRunning=MOST))
     if is_training:
         world.settle()
         world.train()
@@ -99,14 +145,18 @@ def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, 
         if is_round:
             world.step()
             check_status(world)
+            check_evaluations(world)
     bring_to_an_end(world)
-    assert (world.cluster, world.preflight, world.live) == (None, None, [])
+    assert (world.cluster, world.preflight, world.live, world.evaluations) == (None, None, [], {})
+    remembered = world.status.get("evaluation", {}).get("checkpoints", [])
+    assert all(line.split()[3] == "0" for line in remembered), "something failed, and was not tried again"
+    assert world.status["evaluation"]["done"] == world.status["evaluation"]["due"] == len(remembered)
 
 
 @settings(deadline=None, max_examples=60)
 @given(story=STORIES)
 def test_a_world_in_which_nothing_happens_is_left_alone(worlds, story):
-    world = worlds()
+    world = worlds(evaluation=evaluation("arc", maxRunning=MOST))
     world.settle()
     for name, is_round in story:
         EVENTS[name](world)
@@ -120,6 +170,6 @@ def test_a_world_in_which_nothing_happens_is_left_alone(worlds, story):
         before = world.status
         decision = world.step()
         world.finish_deletions()
-        assert decision.actions == (), f"acts again and again: {world.said}"
+        assert decision.actions + decision.evaluations == (), f"acts again and again: {world.said}"
         assert decision.wait is None or decision.wait >= 1, f"a hot loop: {world.said}"
         assert world.status == before

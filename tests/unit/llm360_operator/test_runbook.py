@@ -9,6 +9,7 @@ from llm360_operator.verdict import CONDITIONS
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "runbooks" / "conditions.md").read_text()
 SOURCES = "".join((ROOT / "operator" / "llm360_operator" / name).read_text() for name in ("reconcile.py", "plan.py"))
+EVALUATIONS = (ROOT / "operator" / "llm360_operator" / "evaluation.py").read_text()
 TROUBLES = (ROOT / "operator" / "llm360_operator" / "seen.py").read_text()
 
 
@@ -24,5 +25,6 @@ def test_every_reason_has_a_line():
         re.findall(r': "([A-Z]\w+)",$', TROUBLES, re.M)
     )
     said |= set(re.findall(r'"(Job\w+|ConfigLost|InvalidSpec|PreflightFailed)"', SOURCES + TROUBLES))
-    assert len(said) > 30
+    said |= set(re.findall(r'"(Evaluat\w+|WaitsForOthers)"', EVALUATIONS)) - {"Evaluated"}
+    assert len(said) > 36
     assert sorted(reason for reason in said if f"`{reason}`" not in PAGE) == []

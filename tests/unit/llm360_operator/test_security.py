@@ -3,11 +3,13 @@
 import asyncio
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from llm360.canonical import sha256_digest
 from llm360.errors import SpecError
 from llm360.spec import resolve
 from llm360.spec.crd import crd
@@ -29,8 +31,14 @@ POD = {
     "volumes.0.emptyDir.sizeLimit",  # shared memory: half of the pod's
 }
 WORKERS, HEAD = "RayCluster.spec.workerGroupSpecs.0", "RayCluster.spec.headGroupSpec.template.spec"
+PODS = (HEAD, f"{WORKERS}.template.spec", "Job.spec.template.spec", "Evaluation.spec.template.spec")
 MAY_SHOW = {
     "ConfigMap.data.run.json",
+    "Evaluation.metadata.annotations.llm360.ai/tasks",
+    "Evaluation.metadata.labels.kueue.x-k8s.io/queue-name",
+    "Evaluation.spec.backoffLimit",
+    "Evaluation.spec.template.spec.containers.0.env",  # the store's endpoint and region
+    "Evaluation.spec.template.spec.containers.0.command",  # address, tasks and mirror, each one word
     "RayCluster.metadata.annotations.llm360.ai/digest",
     "RayCluster.metadata.labels.kueue.x-k8s.io/queue-name",
     "RayCluster.spec.suspend",
@@ -39,7 +47,7 @@ MAY_SHOW = {
     f"{WORKERS}.maxReplicas",
     f"{WORKERS}.rayStartParams.num-cpus",
     f"{WORKERS}.rayStartParams.num-gpus",
-    *(f"{pod}.{field}" for pod in (HEAD, f"{WORKERS}.template.spec", "Job.spec.template.spec") for field in POD),
+    *(f"{pod}.{field}" for pod in PODS for field in POD),
 } - {"Job.spec.template.spec.containers.0.image"}
 """Where in its children a specification may show; everything else is the operator's."""
 
@@ -51,7 +59,7 @@ HOSTILE = [
 
 def document(**spec):
     spec = {"preset": "amber-tiny", "storage": {"uri": "s3://b/amber"}, "cluster": {"image": "trainer:1"}} | spec
-    metadata = {"name": "amber", "namespace": "research", "uid": "u-1"}
+    metadata = {"name": "amber", "namespace": "research", "uid": "u-1", "generation": 1}
     return {"apiVersion": "llm360.ai/v1alpha1", "kind": "LLM360Run", "metadata": metadata, "spec": spec}
 
 
@@ -62,10 +70,12 @@ def children(run):
         builders.config_map(run, "amber-config", config),
         builders.network_policy(run),
         builders.preflight_job(run, config, "amber-config", "operator:1"),
-        builders.ray_cluster(run, config, "amber-config"),
+        builders.ray_cluster(run, config, "amber-config", sha256_digest(config.canonical())),
         builders.ray_job(run, 3),
     ]
-    return {child["kind"]: child for child in made}
+    labels = [task.label for task in config.spec.evaluation.tasks] or ["arc"]
+    evaluation = builders.evaluation_job(run, config, config.spec.evaluation, 762, f"sha256:{'a' * 64}", labels)
+    return {child["kind"]: child for child in made} | {"Evaluation": evaluation}
 
 
 def flat(value, path=""):
@@ -132,7 +142,9 @@ def test_whatever_a_field_holds_shows_only_where_it_may():
     assert f"{HEAD}.nodeSelector.pool" in paths
 
 
-@pytest.mark.parametrize("section", ["", "cluster", "cluster.head", "cluster.workers", "storage", "release"])
+@pytest.mark.parametrize(
+    "section", ["", "cluster", "cluster.head", "cluster.workers", "evaluation", "storage", "release"]
+)
 @pytest.mark.parametrize(
     "field",
     [
@@ -146,6 +158,20 @@ def test_a_field_that_the_schema_does_not_name_is_refused(section, field):
     path = (*filter(None, section.split(".")), field)
     with pytest.raises(SpecError, match=field):
         resolve(with_value(path, {"a": "b"}))
+
+
+@pytest.mark.parametrize("word", [*HOSTILE, "--help", "$$(JOB_UID)", "$JOB_UID"])
+def test_kubernetes_puts_nothing_but_the_jobs_uid_into_an_evaluations_command(word):
+    """It replaces `$(NAME)` by a variable of the pod, a Secret's too, wherever no second `$` stands before it."""
+    command = builders.evaluation_command(f"s3://b/{word}", f"sha256:{'a' * 64}", ["arc"], word)
+
+    def expanded(text):
+        return re.sub(r"\$\$|\$\((\w+)\)", lambda found: f"<{found[1]}>" if found[1] else "$", text)
+
+    words = [expanded(each) for each in command]
+    assert words[2] == f"s3://b/{word}"
+    assert words[7] == f"--mirror={word}"
+    assert [each for each in words if each.startswith("<")] == ["<JOB_UID>"]
 
 
 def test_the_schema_lets_nothing_through_that_it_does_not_describe():

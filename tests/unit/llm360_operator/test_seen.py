@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from llm360_operator.seen import (
+    Evaluation,
     last_word,
     read_cluster,
+    read_evaluation,
     read_job,
     read_lost_pods,
     read_preflight,
@@ -147,3 +149,53 @@ def test_out_of_memory_is_said_and_no_node_comes_last():
     first, second = read_troubles([pod("w", conditions=[scheduled]), killed])
     assert first.message.endswith("(its last end: out of memory)")
     assert second.message == "no node can take pod w: 0/3 nodes are available"
+
+
+def evaluation_job(*conditions, **metadata):
+    annotations = {"llm360.ai/checkpoint": "sha256:1", "llm360.ai/tasks": "arc:25,hella", "llm360.ai/generation": "4"}
+    labels = {"llm360.ai/evaluation": "762"}
+    return {
+        "metadata": {"name": "amber-eval-762-ab", "labels": labels, "annotations": annotations} | metadata,
+        "status": {"conditions": [{"status": "True", **condition} for condition in conditions]},
+    }
+
+
+def evaluation_pod(created, job="amber-eval-762-ab", **terminated):
+    return {
+        "metadata": {
+            "name": "x", "creationTimestamp": created, "labels": {"batch.kubernetes.io/job-name": job},
+        },
+        "status": {"containerStatuses": [{"state": {"terminated": terminated} if terminated else {}}]},
+    }  # fmt: skip
+
+
+def test_an_evaluation_that_runs_has_said_nothing():
+    found = read_evaluation(evaluation_job(), [evaluation_pod("2026-11-22T12:00:00Z")])
+    labels = frozenset({"arc:25", "hella"})
+    assert found == Evaluation("amber-eval-762-ab", 762, "sha256:1", labels, generation=4)
+    assert read_evaluation(evaluation_job(deletionTimestamp="2026-11-22T12:00:00Z"), []).is_deleting
+
+
+def test_an_evaluations_last_pod_has_the_last_word():
+    pods = [
+        evaluation_pod("2026-11-22T12:00:00Z", message='{"reason": "Lost", "message": "first"}'),
+        evaluation_pod("2026-11-22T12:09:00Z", message='{"reason": "Done", "message": "", "scores": [1]}'),
+        evaluation_pod("2026-11-22T12:10:00Z", job="amber-eval-0-cd", message='{"reason": "Other", "message": ""}'),
+    ]
+    found = read_evaluation(evaluation_job({"type": "Complete"}), pods)
+    assert (found.state, found.answer["scores"], found.reason) == ("Succeeded", [1], "Done")
+
+
+@pytest.mark.parametrize(
+    ("terminated", "reason", "message"),
+    [
+        ({"message": '{"reason": "TaskMissing", "message": "no arc"}'}, "TaskMissing", "no arc"),
+        ({"message": "Traceback: killed", "reason": "OOMKilled"}, "OOMKilled", "Job has reached its limit"),
+        ({"message": "", "reason": "Error"}, "BackoffLimitExceeded", "Job has reached its limit"),
+        ({}, "BackoffLimitExceeded", "Job has reached its limit"),
+    ],
+)
+def test_why_an_evaluation_failed(terminated, reason, message):
+    failed = {"type": "Failed", "reason": "BackoffLimitExceeded", "message": "Job has reached its limit"}
+    found = read_evaluation(evaluation_job(failed), [evaluation_pod("2026-11-22T12:00:00Z", **terminated)])
+    assert (found.state, found.reason, found.message) == ("Failed", reason, message)

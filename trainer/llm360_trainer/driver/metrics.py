@@ -119,9 +119,7 @@ def due_step(stages: tuple[StagePlan, ...], checkpoints: Checkpoints, history: H
 
 def evaluations_pending(history: History, evaluation: Evaluation) -> int:
     """How many evaluations of published checkpoints on the branch are due and not in the ledger."""
-    published = [checkpoint for checkpoint in history.branch if checkpoint.body.published]
-    due = published[evaluation.every_checkpoints - 1 :: evaluation.every_checkpoints]
-    if history.complete is not None and published and published[-1] not in due:
-        due.append(published[-1])
+    published = {checkpoint.step: checkpoint for checkpoint in history.branch if checkpoint.body.published}
+    steps = evaluation.due(list(published), is_complete=history.complete is not None)
     done = {(body.checkpoint, body.task) for body in history.evals}
-    return sum((checkpoint.name, task.name) not in done for checkpoint in due for task in evaluation.tasks)
+    return sum((published[step].name, task.name) not in done for step in steps for task in evaluation.tasks)

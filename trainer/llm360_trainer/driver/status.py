@@ -38,7 +38,7 @@ def run_status(
         "tokensPerSecond": record.tokens_per_second if record else None,
         "mfu": record.mfu if record else None,
         "checkpoints": [
-            {"step": c.step, "labels": list(c.body.labels), "modelDigest": c.body.digests.model}
+            {"step": c.step, "labels": list(c.body.labels), "modelDigest": c.body.digests.model, "entry": c.name}
             for c in history.branch
             if c.body.published
         ],

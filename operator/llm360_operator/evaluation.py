@@ -1,0 +1,213 @@
+"""What to evaluate next of a run's checkpoints: pure, and beside the rules that lead its training.
+
+A checkpoint's Job does all tasks that are left for it, then another each analysis; its name follows from the
+checkpoint, so there is one at a time. What it came to is stored in the status first, then the Job is removed, so a
+round that is cut off anywhere is simply taken again. Nothing here waits for the training, nor the training for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from llm360.spec.status import Phase
+from llm360_operator.builders import ANALYSIS, evaluation_job
+from llm360_operator.case import Action, Case, Create, Decision, Delete
+from llm360_operator.evaluated import Memory, Record, read_memory, write_memory
+from llm360_operator.seen import Evaluation
+from llm360_operator.verdict import FINAL, condition, stated
+
+POLL_SECONDS = 30.0
+"""When to look again while something runs or waits; events of Jobs tell most of it earlier."""
+SOON_SECONDS = 1.0
+
+TRY_AGAIN = "put it right, then change any operation of the specification, and it is tried again"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a round comes to for evaluations.
+
+    Attributes:
+        actions: To be done whatever becomes of them: none of them may keep the training waiting.
+        fields: Of the status; None takes one away.
+        condition: The condition Evaluated, if anything is asked for.
+        wait: Seconds until the run is looked at again for this.
+    """
+
+    actions: tuple[Action, ...]
+    fields: dict[str, Any]
+    condition: dict[str, Any] | None
+    wait: float | None = None
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """The Jobs that are there, by what is to be done about them."""
+
+    busy: tuple[Evaluation, ...]
+    deleted: tuple[Evaluation, ...]
+    ended: tuple[Evaluation, ...]
+
+
+def evaluate(case: Case, phase: Phase) -> Evaluated:
+    """Decide which Jobs are made and removed.
+
+    Args:
+        case: The run.
+        phase: In which this round leaves it.
+    """
+    config, evaluation = case.plan.config, case.plan.evaluation
+    before = condition(case.status, "Evaluated")
+    if config is None or evaluation is None or case.seen.foreign:
+        # Nothing is known for sure: all stays as it is.
+        return Evaluated((), {}, dict(before) or None)
+    stored = read_memory(case.status)
+    asked = labels_asked(evaluation.tasks, evaluation.analyses)
+    memory = _heard(case, stored).asking(asked)
+    if case.is_changed:
+        memory = memory.trying_again()
+    jobs = _sorted_jobs(case, stored, memory, frozenset(asked))
+    for job in jobs.ended:
+        memory = memory.taking(job)
+    due = _due(memory, evaluation.due([r.step for r in memory.records], is_complete=phase == "Succeeded"))
+    there = {job.digest for job in (*jobs.busy, *jobs.deleted, *jobs.ended)}
+    waiting = [record for record in due if _left(record, asked) and record.digest not in there]
+    begun = waiting[: _num_free(case, stored, len(there), evaluation.max_running)]
+    creates = [
+        Create(evaluation_job(case.run, config, evaluation, r.step, r.digest, _next_job(_left(r, asked))))
+        for r in begun
+    ]
+    counts = {
+        "due": len(due),
+        "done": sum(record.done >= set(asked) for record in due),
+        "running": len(jobs.busy) + len(begun),
+        "waiting": len(waiting) - len(begun),
+        "failed": sum(bool(record.failed & set(asked)) for record in due),
+    }
+    fields = (counts if asked or there else {}) | write_memory(memory)
+    return Evaluated(
+        (*(Delete("Job", job.name) for job in jobs.deleted if not job.is_deleting), *creates),
+        {"evaluation": fields or None, "evaluations": memory.num_evaluations if memory.labels else None},
+        _condition(case, phase, counts, memory) if asked else None,
+        _wait(jobs, is_noted=bool(stored.labels), is_open=bool(waiting) and not case.is_suspend_asked),
+    )
+
+
+def evaluation_refused(decision: Decision, message: str, now: datetime) -> Decision:
+    """The decision after Kubernetes would not take what was decided about evaluations: all else in it stands."""
+    status = dict(decision.status)
+    others = [entry for entry in status["conditions"] if entry["type"] != "Evaluated"]
+    advice = "see the operator's rights in the namespace, its quota and its admission rules; it is tried again"
+    entry = stated(
+        condition(status, "Evaluated"),
+        "Evaluated",
+        "False",
+        "EvaluationRefused",
+        f"{message}; {advice}",
+        status["observedGeneration"],
+        now,
+    )
+    status["conditions"] = [*others, entry]
+    return replace(decision, status=status, wait=min(POLL_SECONDS, decision.wait or POLL_SECONDS))
+
+
+def labels_asked(tasks: Sequence[Any], analyses: Sequence[str]) -> tuple[str, ...]:
+    """What is asked for of each checkpoint, in the order in which it is done."""
+    return (*(task.label for task in tasks), *(ANALYSIS + name for name in analyses))
+
+
+def _heard(case: Case, memory: Memory) -> Memory:
+    """With the checkpoints that the run's own driver lists, if it has read its ledger already."""
+    driver = case.seen.driver
+    if driver is None or "checkpoints" not in driver or driver.get("configDigest") != case.status.get("configDigest"):
+        return memory
+    return memory.knowing(driver["checkpoints"])
+
+
+def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[str]) -> _Jobs:
+    """Sort the Jobs that are there. One that failed before the specification changed has not failed for the new one."""
+    settled = {record.digest: record.settled for record in stored.records}
+    known = {record.digest for record in memory.records}
+    generation = case.run["metadata"]["generation"]
+    found: dict[str, list[Evaluation]] = {"busy": [], "deleted": [], "ended": []}
+    for job in case.seen.evaluations:
+        is_unwanted = job.digest not in known
+        if job.state == "Active":
+            is_unwanted = is_unwanted or case.is_suspend_asked or not job.labels & asked
+        else:
+            is_outdated = job.state == "Failed" and job.generation != generation
+            is_unwanted = is_unwanted or is_outdated or job.labels <= settled.get(job.digest, frozenset())
+        kind = "deleted" if is_unwanted or job.is_deleting else "busy" if job.state == "Active" else "ended"
+        found[kind].append(job)
+    return _Jobs(*(tuple(found[kind]) for kind in ("busy", "deleted", "ended")))
+
+
+def _due(memory: Memory, steps: Sequence[int]) -> list[Record]:
+    chosen = set(steps)
+    return [record for record in memory.records if record.step in chosen]
+
+
+def _left(record: Record, asked: Sequence[str]) -> list[str]:
+    """What is still to be done of a checkpoint."""
+    return [label for label in asked if label not in record.settled]
+
+
+def _next_job(left: Sequence[str]) -> list[str]:
+    """What one Job does of it: all tasks together, for the harness loads the model once; an analysis alone."""
+    tasks = [label for label in left if not label.startswith(ANALYSIS)]
+    return tasks or list(left[:1])
+
+
+def _num_free(case: Case, stored: Memory, num_there: int, max_running: int) -> int:
+    """How many Jobs may be made: none before the status says that evaluations are looked for."""
+    if case.is_suspend_asked or not stored.labels:
+        return 0
+    free = max(0, max_running - num_there)
+    return free if case.seen.evaluation_slots is None else min(free, case.seen.evaluation_slots)
+
+
+def _wait(jobs: _Jobs, *, is_noted: bool, is_open: bool) -> float | None:
+    if jobs.ended or jobs.deleted or (is_open and not is_noted):
+        return SOON_SECONDS
+    return POLL_SECONDS if jobs.busy or is_open else None
+
+
+def _condition(case: Case, phase: Phase, counts: dict[str, int], memory: Memory) -> dict[str, Any]:
+    """What a person should know of the evaluations."""
+    status, reason, message = _said(case, phase, counts, memory)
+    before = condition(case.status, "Evaluated")
+    return stated(before, "Evaluated", status, reason, message, case.run["metadata"]["generation"], case.seen.now)
+
+
+def _said(
+    case: Case, phase: Phase, counts: dict[str, int], memory: Memory
+) -> tuple[Literal["True", "False", "Unknown"], str, str]:
+    where = f"{counts['done']} of {counts['due']} checkpoints are evaluated"
+    if counts["running"] or counts["waiting"]:
+        where += f", {counts['running']} running, {counts['waiting']} waiting"
+    if case.is_suspend_asked and counts["done"] < counts["due"]:
+        return "Unknown", "EvaluationsHeld", f"{where}; the run is suspended, and its evaluations with it"
+    if case.seen.evaluation_troubles and counts["running"]:
+        trouble = case.seen.evaluation_troubles[0]
+        return "False", trouble.reason, f"{trouble.message}; {ADVICE[trouble.reason]} ({where})"
+    if memory.failures:
+        step, (reason, message) = max(memory.failures.items())
+        what = f"{counts['failed']} failed, the newest at step {step:,}: {reason}: {message}"
+        return "False", "EvaluationFailed", f"{where}; {what}; {TRY_AGAIN}"
+    if counts["done"] == counts["due"] and phase in FINAL:
+        return "True", "EvaluationsComplete", where
+    if counts["waiting"] and not counts["running"] and case.seen.evaluation_slots == 0:
+        return "Unknown", "WaitsForOthers", f"{where}; the operator's bound for all runs is reached"
+    return "Unknown", "Evaluating", where
+
+
+ADVICE = {
+    "ImagePullFailed": "see that cluster.image is right and that the nodes may pull it",
+    "SecretMissing": "create what it names in the run's namespace, or correct storage.secretRef",
+    "PodCrashes": "see the pod's log with kubectl logs",
+    "Unschedulable": "give the pool a node (kubectl label node NODE llm360.ai/eval=true), or change evaluation's"
+    " nodeSelector, tolerations, gpus, cpus and memory",
+}
