@@ -99,7 +99,7 @@ def down(args: argparse.Namespace) -> None:
 
 def clean(args: argparse.Namespace) -> None:
     """Remove the cache: programs, images, what the nodes pulled."""
-    cluster.clean(say)
+    cluster.clean(say, only_images=args.images)
 
 
 def status(args: argparse.Namespace) -> None:
@@ -184,7 +184,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--force", action="store_true", help="even if it is another checkout's: end that first")
         command.set_defaults(run=action)
     commands.add_parser("build", help=build_programs.__doc__).set_defaults(run=build_programs)
-    commands.add_parser("clean", help=clean.__doc__).set_defaults(run=clean)
+    command = commands.add_parser("clean", help=clean.__doc__)
+    command.add_argument("--images", action="store_true", help="images alone: the programs, which take longest, stay")
+    command.set_defaults(run=clean)
     command = commands.add_parser("status", help=status.__doc__)
     command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     command.set_defaults(run=status)

@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from testbed import addons, build, control_plane, images, needs, network, node, pki
+from testbed import addons, build, control_plane, images, needs, network, node, pki, pruning
 from testbed.build import Say
 from testbed.errors import TestbedError
 from testbed.kubectl import condition, find
@@ -22,6 +22,8 @@ from testbed.process import groups, kill, members, mounts_below, run, wait_until
 
 OWNER = STATE / "owner.json"
 NODE_SECONDS = 90.0
+IMAGES = ("buildah", "registry", "nodes")
+"""Folders of the cache that hold images: as built, as pushed, as pulled."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ def _start(say: Say) -> None:
     with ThreadPoolExecutor() as pool:
         control = pool.submit(control_plane.start_all)
         rendered = pool.submit(addons.manifests)
+        kept = pruning.prune(say)
         images.start_registry()
         images.push_system_images(say)
-        nodes = [pool.submit(_start_containerd, each) for each in NODES]
+        nodes = [pool.submit(_start_containerd, each, kept) for each in NODES]
         for started in (control, *nodes):
             started.result()
     for each in NODES:
@@ -119,9 +122,10 @@ def _start(say: Say) -> None:
     _own(ready=True)
 
 
-def _start_containerd(each: Node) -> None:
+def _start_containerd(each: Node, kept: Sequence[str]) -> None:
     node.write_configuration(each)
     node.start_containerd(each)
+    node.remove_images(each, kept)
 
 
 def _own(*, ready: bool) -> None:
@@ -170,8 +174,8 @@ def _down() -> None:
     shutil.rmtree(STATE, ignore_errors=True)
 
 
-def clean(say: Say) -> None:
-    """Remove the cache.
+def clean(say: Say, *, only_images: bool = False) -> None:
+    """Remove the cache, or only its images, whose loss costs minutes: the programs take a quarter of an hour.
 
     Raises:
         TestbedError: a testbed that uses it is up.
@@ -179,8 +183,9 @@ def clean(say: Say) -> None:
     with _locked():
         if left := leftovers():
             raise TestbedError(f"a testbed is up ({len(left)} things of it are here); `python -m testbed down` first")
-        shutil.rmtree(CACHE, ignore_errors=True)
-        say(f"removed {CACHE}")
+        for folder in [CACHE / name for name in IMAGES] if only_images else [CACHE]:
+            shutil.rmtree(folder, ignore_errors=True)
+            say(f"removed {folder}")
 
 
 def mounts() -> list[str]:

@@ -49,8 +49,8 @@ def _tag(name: str) -> str:
     return build.component(name).output.name.removeprefix(f"{name}-")
 
 
-def start_registry() -> None:
-    """Start the registry; what it holds stays in the cache."""
+def write_registry_settings() -> Path:
+    """Write what the registry reads; what it holds stays in the cache."""
     config = STATE / "registry.json"  # YAML is a superset
     settings = {
         "version": 0.1,
@@ -59,7 +59,12 @@ def start_registry() -> None:
         "http": {"addr": REGISTRY},
     }
     config.write_text(json.dumps(settings))
-    start("registry", ["docker-registry", "serve", config], group=CONTROL)
+    return config
+
+
+def start_registry() -> None:
+    """Start the registry."""
+    start("registry", ["docker-registry", "serve", write_registry_settings()], group=CONTROL)
     wait_until(_is_registry_up, "the image registry", 30, log="registry")
 
 
@@ -86,13 +91,13 @@ def is_pushed(image: str) -> bool:
 
 def buildah(*arguments: object) -> str:
     """Run buildah on the testbed's own storage."""
+    SCRATCH.mkdir(exist_ok=True)
     storage = ["--root", CACHE / "buildah", "--runroot", STATE / "buildah", "--storage-driver", "overlay"]
     return run(["buildah", *storage, *arguments], env={"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(SCRATCH)})
 
 
 def push_system_images(say: Say) -> None:
     """Make and push those of the cluster's own images that the registry lacks."""
-    SCRATCH.mkdir(exist_ok=True)
     for name, (binary, called) in BINARIES.items():
         if not is_pushed(reference(name)):
             _push_binary(name, called, build.program(name, binary), say)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from testbed import images, pki
+from testbed import images, pki, pruning
 from testbed.build import program
 from testbed.control_plane import kubeconfig
 from testbed.errors import TestbedError
@@ -126,6 +127,13 @@ def start_containerd(node: Node) -> None:
         _ctr(node, "containers", "delete", *left)
         kill(f"{node.group}/system/{_name(node, 'containerd')}")
         _start_containerd(node)
+
+
+def remove_images(node: Node, wanted: Sequence[str]) -> None:
+    """Remove the pulled images that have none of the wanted names; containerd must run, and no pod."""
+    rows = [line.split() for line in _ctr(node, "images", "list").splitlines()[1:]]
+    if gone := pruning.unused(rows, wanted):
+        _ctr(node, "images", "remove", "--sync", *gone)
 
 
 def restart(node: Node) -> None:
