@@ -1,6 +1,6 @@
 """Images that nothing needs any more: found in buildah's storage, in the registry and on the nodes, and removed.
 
-`up` does so before any pod is there, since every change of the project's packages leaves gigabytes in each of the three.
+`up` does so before any pod is there, since each change of the project's packages leaves gigabytes in all three.
 
     buildah ── newest images of each name stay, others go with the layers that only they have
     registry ── the tags that buildah still has stay; what no tag leads to is collected

@@ -59,8 +59,8 @@ class Registry:
 
 
 def build(context: Path, lock: int, source: int) -> str:
-    """Build and push an image of a megabyte of packages and a byte of source."""
-    (context / "lock").write_bytes(random.Random(lock).randbytes(LOCK_BYTES))  # noqa: S311  (does not compress)
+    """Build and push an image of a megabyte of packages, which does not compress, and a byte of source."""
+    (context / "lock").write_bytes(random.Random(lock).randbytes(LOCK_BYTES))
     (context / "source").write_bytes(bytes([source]))
     file = context / "Dockerfile"
     file.write_text(DOCKERFILE)
@@ -96,7 +96,8 @@ def test_replaced_images_go_with_what_only_they_held(caches: Path, tmp_path: Pat
         assert [images.is_pushed(image) for image in built] == [False, False, True, True]
         images.buildah("pull", "--tls-verify=false", "--policy=always", built[3])
         assert images.is_pushed(build(context, lock=1, source=9)), "what went can come again"
-    assert pruning.prune(said.append) and len(said) == 2
+    assert pruning.prune(said.append)
+    assert len(said) == 2
 
 
 def test_nothing_to_remove_is_not_mentioned(caches: Path) -> None:
