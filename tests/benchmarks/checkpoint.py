@@ -49,7 +49,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemWr
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from llm360.storage import open_storage
-from llm360_trainer.checkpoint import CheckpointWriter
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import DecoderConfig, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
 from llm360_trainer.parallel import ParallelSettings, build_model, fill_initial, make_mesh

@@ -21,7 +21,8 @@ from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.writer import TrainingWriter
 from llm360.spec import load_run
 from llm360.storage import Storage, open_storage
-from llm360_trainer.checkpoint import CheckpointWriter, merge_parts
+from llm360_trainer.checkpoint.parts import merge_parts
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import Decoder, hf_config, initial_tensor, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
 from llm360_trainer.parallel import fill

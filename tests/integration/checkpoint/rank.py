@@ -24,7 +24,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from llm360.errors import LLM360Error
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.storage import open_storage
-from llm360_trainer.checkpoint import CheckpointWriter, load_state, merge_parts
+from llm360_trainer.checkpoint.loader import load_state
+from llm360_trainer.checkpoint.parts import merge_parts
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import Decoder, DecoderConfig, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer, set_learning_rate
 from llm360_trainer.parallel import ParallelSettings, build_model, fill, make_mesh

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llm360.storage import open_storage
-from llm360_trainer.checkpoint import CheckpointWriter
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import Decoder, DecoderConfig, hf_config, initial_tensor, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
 

@@ -19,7 +19,7 @@ from llm360.release.create import create_release
 from llm360.release.metrics import StepRecord
 from llm360.spec import ResolvedRun, load_run
 from llm360.storage import open_storage
-from llm360_trainer.checkpoint import RankPart
+from llm360_trainer.checkpoint.parts import RankPart
 from llm360_trainer.driver.messages import RecorderInput
 from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.train.plan import GroupInfo, StagePlan

@@ -29,12 +29,6 @@ Parameters are known by their Hugging Face names; `rename` maps a module's to th
     parts       RankPart, merge_parts                                       pure
     verify      files against the manifest
     loader      load_state
+
+Import from the modules: the driver and its recorder know `parts` and `layout` alone, and start without torch.
 """
-
-from llm360_trainer.checkpoint.layout import Rename
-from llm360_trainer.checkpoint.loader import load_state
-from llm360_trainer.checkpoint.parts import RankPart, merge_parts
-from llm360_trainer.checkpoint.verify import verify_checkpoint_files
-from llm360_trainer.checkpoint.writer import CheckpointWriter
-
-__all__ = ["CheckpointWriter", "RankPart", "Rename", "load_state", "merge_parts", "verify_checkpoint_files"]

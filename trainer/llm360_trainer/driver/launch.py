@@ -11,16 +11,14 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import ray
-import ray.train
-import ray.train.torch
 
 from llm360.errors import InputError, LLM360Error
 from llm360.release.create import check_config, create_release
@@ -31,11 +29,12 @@ from llm360.release.weights import check_weights
 from llm360.spec import ResolvedRun
 from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
 from llm360_trainer.driver.messages import Outcome, RecorderInput, Update
+from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.recorder import Recorder
-from llm360_trainer.driver.stages import check_pinned, plan_stages
+from llm360_trainer.driver.stages import plan_stages
+from llm360_trainer.train.entry import WorkerInput
 from llm360_trainer.train.plan import StagePlan
-from llm360_trainer.train.worker import WorkerInput, train_worker
 
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 5.0
@@ -59,6 +58,8 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     # A slow or busy machine may need minutes for what takes seconds on another.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # A process that waits for notices of preemption; a run that loses its nodes goes on from the ledger.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -283,7 +284,10 @@ class Launch:
         self._run, self._options, self._progress, self._interruption = run, options, progress, interruption
         run_json = run.canonical()
         self._recorder = start_recorder(RecorderInput(run_json, stages, storage_options, options.host, options.port))
-        progress.event(f"status and metrics on http://{options.host}:{ray.get(self._recorder.port.remote())}")
+        # Torch is imported here and not before: meanwhile the recorder's process starts beside this one.
+        from llm360_trainer.driver.fit import fit
+
+        progress.event(f"status and metrics on http://{options.host}:{recorder_port(self._recorder)}")
         self._input = WorkerInput(
             run_json=run_json,
             stages=stages,
@@ -294,7 +298,7 @@ class Launch:
             else None,
         )
         self._fit_error: BaseException | None = None
-        self._fit = threading.Thread(target=self._run_fit, name="ray-train", daemon=True)
+        self._fit = threading.Thread(target=self._run_fit, args=(fit,), name="ray-train", daemon=True)
 
     def wait(self) -> Outcome:
         """Train until the recorder has an outcome, Ray Train gives up, or a signal asks to stop."""
@@ -341,44 +345,34 @@ class Launch:
         for event in update.events:
             self._progress.event(event.text, checkpoint=event.checkpoint, attempt=event.attempt)
 
-    def _run_fit(self) -> None:
-        workers = self._run.spec.cluster.workers
+    def _run_fit(self, fit: Callable[[ResolvedRun, WorkerInput], None]) -> None:
         try:
-            with tempfile.TemporaryDirectory(prefix="llm360-ray-train-") as folder:
-                ray.train.torch.TorchTrainer(
-                    train_worker,
-                    train_loop_config={"input": self._input},
-                    scaling_config=ray.train.ScalingConfig(
-                        num_workers=self._run.spec.cluster.world_size,
-                        use_gpu=workers.device == "cuda",
-                        resources_per_worker={"CPU": max(1, int(workers.cpus / max(1, workers.gpus)))},
-                    ),
-                    # The recorder counts attempts and ends the run; Ray Train only starts groups again.
-                    run_config=ray.train.RunConfig(
-                        name=self._run.name,
-                        storage_path=folder,
-                        failure_config=ray.train.FailureConfig(max_failures=-1),
-                    ),
-                    torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
-                ).fit()
+            fit(self._run, self._input)
         except BaseException as error:
             self._fit_error = error
 
 
 def start_recorder(given: RecorderInput) -> Any:
-    """The recorder's actor on this very node, which is the head's."""
+    """Start the recorder's actor on this very node, which is the head's, without waiting for it."""
     node = ray.get_runtime_context().get_node_id()
     actor = ray.remote(Recorder).options(
         num_cpus=0,
         max_concurrency=RECORDER_THREADS,
         label_selector={"ray.io/node-id": node},
     )
-    recorder = actor.remote(given)
+    return actor.remote(given)
+
+
+def recorder_port(recorder: Any) -> int:
+    """The port of `/status`, once the recorder has started.
+
+    Raises:
+        LLM360Error: it could not.
+    """
     try:
-        ray.get(recorder.port.remote())
+        return int(ray.get(recorder.port.remote()))
     except ray.exceptions.RayActorError as error:
         raise LLM360Error(f"the recorder could not start: {error}", reason="RecorderFailed") from error
-    return recorder
 
 
 def describe_fit_error(error: BaseException | None) -> str:

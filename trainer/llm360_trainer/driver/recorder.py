@@ -29,13 +29,13 @@ from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
 from llm360.spec import ResolvedRun, resolved_from_json
 from llm360.storage import open_storage, wait_until_available
-from llm360_trainer.checkpoint import RankPart, merge_parts
+from llm360_trainer.checkpoint.parts import RankPart, merge_parts
 from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
 from llm360_trainer.driver.messages import Event, Outcome, RecorderInput, Update
 from llm360_trainer.driver.metrics import RunMetrics
+from llm360_trainer.driver.pinned import stage_entry
 from llm360_trainer.driver.service import StatusService
-from llm360_trainer.driver.stages import stage_entry
 from llm360_trainer.driver.status import run_status
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan, WorkerReport
 

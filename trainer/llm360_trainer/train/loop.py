@@ -20,7 +20,7 @@ from llm360.release.layout import checkpoint_prefix
 from llm360.release.metrics import StepRecord
 from llm360.spec import ResolvedRun
 from llm360.storage import StorageOptions
-from llm360_trainer.checkpoint import CheckpointWriter
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import Decoder, DecoderConfig, model_flops_utilization
 from llm360_trainer.step import StepResult, TrainStep
 from llm360_trainer.stream import StepRows, StepStream, stream_steps

@@ -16,7 +16,7 @@ from llm360.data.steps import StageSteps
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.release.metrics import StepRecord
 from llm360.spec.checkpoints import Checkpoints
-from llm360_trainer.checkpoint import RankPart
+from llm360_trainer.checkpoint.parts import RankPart
 
 
 class Command(StrEnum):

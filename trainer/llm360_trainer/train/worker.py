@@ -1,18 +1,11 @@
-"""One rank's process, as Ray Train starts it: set up, then attempts until the run ends or has to stop.
-
-A rank that fails says why to the recorder and raises, so that Ray Train starts the whole group again. A rank
-that must not be started again (bad input, fenced, stopped) returns as if it were done; the driver, which
-has been told, ends with the right exit code.
-"""
+"""One rank between its start and its end: set up, then attempts until the run ends or has to stop."""
 
 from __future__ import annotations
 
 import json
 import platform
 import socket
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,68 +13,20 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from llm360.errors import InputError, IntegrityError, LLM360Error
+from llm360.errors import InputError, IntegrityError
 from llm360.spec import ResolvedRun, resolved_from_json
-from llm360.storage import StorageOptions, open_storage
-from llm360_trainer.checkpoint import CheckpointWriter, load_state
+from llm360.storage import open_storage
+from llm360_trainer.checkpoint.loader import load_state
 from llm360_trainer.checkpoint.weights import imported_values
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import DecoderConfig, hf_config, to_hf_name
 from llm360_trainer.optim import build_optimizer
 from llm360_trainer.parallel import build_model, fill, fill_initial, make_mesh, set_deterministic
 from llm360_trainer.step import TrainStep
+from llm360_trainer.train.entry import WorkerInput
 from llm360_trainer.train.loop import LeaveLoop, Loop, reset_moments
-from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan, WorkerReport
+from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan
 from llm360_trainer.train.settings import DTYPES, decoder_config, optimizer_settings, parallel_settings
-
-
-@dataclass(frozen=True)
-class WorkerInput:
-    """What the driver gives to every rank.
-
-    Attributes:
-        run_json: The resolved run, canonical JSON.
-        stages: All stages, their data committed.
-        options: How storage is reached.
-        recorder: Handle of the recorder's actor.
-        num_threads: Threads of a rank on a CPU; None leaves torch's choice.
-    """
-
-    run_json: bytes
-    stages: tuple[StagePlan, ...]
-    options: StorageOptions
-    recorder: Any
-    num_threads: int | None
-
-
-class RemoteRecorder:
-    """The recorder as a rank sees it: each call waits for the actor's answer."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._actor, name)
-        return lambda *args: ray.get(method.remote(*args))
-
-    def report(self, report: WorkerReport) -> None:
-        """Hand a report over without waiting: watching must not slow the steps."""
-        self._actor.report.remote(report)
-
-
-def train_worker(config: dict[str, WorkerInput]) -> None:
-    """Entry point of a rank; `config["input"]` is the driver's."""
-    given = config["input"]
-    recorder: Recorder = RemoteRecorder(given.recorder)
-    try:
-        Worker(given, recorder).run()
-    except LLM360Error as error:
-        recorder.fail(error.message, error.reason, error.exit_code)
-        if error.exit_code not in (2, 3):
-            raise
-    except Exception as error:
-        recorder.fail(f"{type(error).__name__}: {error}", "WorkerFailed", 1)
-        traceback.print_exc()
-        raise
 
 
 class Worker:

@@ -8,7 +8,7 @@ import pytest
 
 from llm360.errors import LLM360Error
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord
-from llm360_trainer.checkpoint import RankPart, merge_parts
+from llm360_trainer.checkpoint.parts import RankPart, merge_parts
 
 LABELS = ("layer_00000", "layer_00001", "embeddings", "head")
 

@@ -14,7 +14,10 @@ import torch
 from llm360.errors import InputError, IntegrityError, LLM360Error, StorageError, StorageUnavailableError
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.storage import Storage, open_storage
-from llm360_trainer.checkpoint import CheckpointWriter, RankPart, load_state, merge_parts, verify_checkpoint_files
+from llm360_trainer.checkpoint.loader import load_state
+from llm360_trainer.checkpoint.parts import RankPart, merge_parts
+from llm360_trainer.checkpoint.verify import verify_checkpoint_files
+from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import to_hf_name
 
 if TYPE_CHECKING:

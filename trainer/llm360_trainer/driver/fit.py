@@ -1,0 +1,38 @@
+"""Ray Train around the ranks. Importing it imports torch, which launch.py does while Ray's other processes start."""
+
+from __future__ import annotations
+
+import tempfile
+
+import ray.train
+import ray.train.torch
+
+from llm360.spec import ResolvedRun
+from llm360_trainer.train.entry import WorkerInput, train_worker
+
+
+def fit(run: ResolvedRun, given: WorkerInput) -> None:
+    """Start the ranks, and start them again whenever one fails, until all leave as if they were done.
+
+    Args:
+        run: The specification.
+        given: What every rank gets.
+    """
+    workers = run.spec.cluster.workers
+    with tempfile.TemporaryDirectory(prefix="llm360-ray-train-") as folder:
+        ray.train.torch.TorchTrainer(
+            train_worker,
+            train_loop_config={"input": given},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=run.spec.cluster.world_size,
+                use_gpu=workers.device == "cuda",
+                resources_per_worker={"CPU": max(1, int(workers.cpus / max(1, workers.gpus)))},
+            ),
+            # The recorder counts attempts and ends the run; Ray Train only starts groups again.
+            run_config=ray.train.RunConfig(
+                name=run.name,
+                storage_path=folder,
+                failure_config=ray.train.FailureConfig(max_failures=-1),
+            ),
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
+        ).fit()
