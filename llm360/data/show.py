@@ -88,7 +88,7 @@ def show_step(
         raise InputError(f"there is no step {step}; the data has steps 0 to {order.num_steps - 1}")
     if sample is not None and not 0 <= sample < order.batch_rows:
         raise InputError(f"there is no sample {sample}; a step has samples 0 to {order.batch_rows - 1}")
-    tokenizer = _load_tokenizer(storage, manifest)
+    tokenizer = load_tokenizer(storage, manifest)
     shown = []
     first = 0  # place in the batch of the range's first row
     for chunk, start, stop in order.step_rows(step):
@@ -103,7 +103,12 @@ def show_step(
     return shown
 
 
-def _load_tokenizer(storage: Storage, manifest: DataManifest) -> Tokenizer | None:
+def load_tokenizer(storage: Storage, manifest: DataManifest) -> Tokenizer | None:
+    """The tokenizer beside a manifest; None where there is none.
+
+    Raises:
+        IntegrityError: it is not the one that the manifest names.
+    """
     if manifest.tokenizer.key is None:
         return None
     data = storage.get(manifest.tokenizer.key)

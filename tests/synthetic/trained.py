@@ -6,6 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import Decoder, hf_config, initial_tensor, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
 from llm360_trainer.parallel import fill
+from llm360_trainer.prepare.held_out import HeldOut
 from llm360_trainer.prepare.inputs import parse_source
 from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.runner import InProcess
@@ -65,13 +67,15 @@ def write_texts(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def trained_release(folder: Path, *, held_out: str | None = None) -> TrainedRelease:
+HELD_OUT = HeldOut(Fraction(1, 10), 5)
+
+
+def trained_release(folder: Path, *, held_out: HeldOut | None = HELD_OUT) -> TrainedRelease:
     """Prepare, train one pass over the chunks, publish a checkpoint before the first and after each."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = write_texts(folder)
     tokenizer = train_tokenizer([path.read_text() for path in texts.values()], 300)
     storage = open_storage(str(folder / "release"))
-    extra = {} if held_out is None else {"held_out": held_out}
     settings = PrepareSettings(
         sources=tuple(parse_source(f"{name}={path}:1") for name, path in texts.items()),
         tokenizer=tokenizer,
@@ -79,7 +83,7 @@ def trained_release(folder: Path, *, held_out: str | None = None) -> TrainedRele
         chunks=NUM_CHUNKS,
         max_rows=NUM_CHUNKS * CHUNK_ROWS,
         seed=3,
-        **extra,
+        held_out=held_out,
     )
     prepare(settings, storage.at("data/stage1"), session=lambda: contextlib.nullcontext(InProcess()))
     manifest, digest = load_manifest(storage.at("data/stage1"))

@@ -29,6 +29,8 @@ GROUP = "llm360.analyses"
 
 BUILT_IN = {
     "memorization": "llm360_trainer.analyze.memorization:Memorization",
+    "perplexity": "llm360_trainer.analyze.perplexity:Perplexity",
+    "forgetting": "llm360_trainer.analyze.forgetting:Forgetting",
 }
 """Named here rather than as entry points, so that no installed package can take their place."""
 

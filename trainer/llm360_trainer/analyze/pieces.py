@@ -117,7 +117,7 @@ def chunk_samples(storage: Storage, history: History, chosen: str, *, count: int
     wanted = [(stage, chunk) for stage in history.stages for chunk in range(len(stage.chunk_rows))]
     if chosen != "all":
         wanted = [_find_chunk(history.stages, word.strip()) for word in chosen.split(",")]
-    manifests = {stage.stage: _stage_data(storage, stage) for stage, _ in wanted}
+    manifests = {stage.stage: stage_data(storage, stage) for stage, _ in wanted}
     return [_sample(history, stage, chunk, *manifests[stage.stage], count=count, seed=seed) for stage, chunk in wanted]
 
 
@@ -134,7 +134,13 @@ def _find_chunk(stages: Sequence[Stage], word: str) -> tuple[Stage, int]:
     return found[0], int(index)
 
 
-def _stage_data(storage: Storage, stage: Stage) -> tuple[Storage, DataManifest]:
+def stage_data(storage: Storage, stage: Stage) -> tuple[Storage, DataManifest]:
+    """A stage's data folder and its manifest, the one that the ledger names.
+
+    Raises:
+        IntegrityError: it is another one.
+        InputError: there is none.
+    """
     place = open_storage(stage.data, storage.options) if "://" in stage.data else storage.at(stage.data)
     manifest, digest = load_manifest(place)
     if digest != stage.digests.manifest:

@@ -23,7 +23,8 @@ EXAMPLES = """\
 examples:
   llm360 analyze memorization runs/amber-tiny                                   every checkpoint on every chunk
   llm360 analyze memorization runs/amber-tiny --checkpoints ckpt_003,latest --chunks 0,3
-  llm360 analyze memorization s3://bucket/run --device cuda --batch-size 256 -o json
+  llm360 analyze perplexity runs/mine --source web=web.jsonl.zst                what data prepare --held-out left out
+  llm360 analyze forgetting s3://bucket/run --device cuda --batch-size 256 -o json
 
 Results and an entry in the ledger go into the release, the figures into its report (`llm360 report`). Interrupted,
 the same command goes on where it stopped. Other packages may bring analyses of their own: docs/how-to/analyze.md.

@@ -149,6 +149,11 @@ def _configure_prepare(parser: argparse.ArgumentParser) -> None:
     )
     add("--eos", metavar="TOKEN|ID", help="what ends a document (default: </s>, <|endoftext|> or a like name)")
     add("--max-rows", metavar="N", type=int, help="take at most so many rows, in the proportions of the mix")
+    add(
+        "--held-out",
+        metavar="SHARE[:SEED]",
+        help="documents of this share become no rows, chosen by their text; `llm360 analyze perplexity` measures them",
+    )
     add("--address", metavar="HOST:PORT", help="run on this Ray cluster ('auto' finds it) instead of this machine")
     add("--cpus", metavar="N", type=int, help="cores of this machine to use (default: all)")
     add_output(parser)
@@ -208,6 +213,7 @@ def prepare_settings(args: argparse.Namespace) -> PrepareSettings:
     Raises:
         InputError: there is no such recipe, a source of it is missing, or the length of rows is.
     """
+    from llm360_trainer.prepare.held_out import parse_held_out
     from llm360_trainer.prepare.inputs import parse_source
     from llm360_trainer.prepare.mixes import MIXES
     from llm360_trainer.prepare.settings import PrepareSettings
@@ -234,6 +240,7 @@ def prepare_settings(args: argparse.Namespace) -> PrepareSettings:
         eos=args.eos,
         max_rows=args.max_rows,
         recipe_name=args.recipe,
+        held_out=None if args.held_out is None else parse_held_out(args.held_out),
         **rules,
     )
 

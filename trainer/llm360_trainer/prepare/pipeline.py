@@ -29,6 +29,7 @@ from llm360_trainer.prepare.conversations import Conversation, encode_conversati
 from llm360_trainer.prepare.documents import read_piece
 from llm360_trainer.prepare.fim import find_sentinels
 from llm360_trainer.prepare.findings import Findings, collect_findings, write_findings
+from llm360_trainer.prepare.held_out import RECIPE_KEY
 from llm360_trainer.prepare.instruct import find_chat_tokens
 from llm360_trainer.prepare.layout import Layout, plan_layout
 from llm360_trainer.prepare.packing import RowForm
@@ -207,8 +208,10 @@ def _recipe(settings: PrepareSettings, files: Sequence[Sequence[inputs.InputFile
         MADE_WITH: library_versions(),
     }
     # What is as it is by default is left out: data prepared before there was a choice is still the same data.
-    optional = {"recipe": settings.recipe_name, "labels": settings.labels, "packing": settings.packing}
-    usual = {"recipe": None, "labels": "next_token", "packing": "disjoint"}
+    held_out = None if settings.held_out is None else settings.held_out.to_json()
+    optional: dict[str, Any] = {"recipe": settings.recipe_name, "labels": settings.labels, "packing": settings.packing}
+    optional |= {RECIPE_KEY: held_out}
+    usual = {"recipe": None, "labels": "next_token", "packing": "disjoint", RECIPE_KEY: None}
     return recipe | {name: value for name, value in optional.items() if value != usual[name]}
 
 
@@ -235,7 +238,7 @@ def _tokenize(
     if table.parts:
         say(f"going on where it stopped: {len(table.parts)} blocks of documents are tokenized already")
     if table.unfinished:
-        reader = partial(_read_blocks, work.settings.txt_document, work.block_chars, frozenset(table.parts))
+        reader = partial(_read_blocks, work.settings, work.block_chars, frozenset(table.parts))
         writer = partial(_write_block, work.scratch, work.settings.tokenizer, work.eos_id, work.dtype)
         started, tokens = time.monotonic(), 0
         for part, info in runner.get().expand(reader, writer, [splits[split] for split in table.unfinished]):
@@ -252,10 +255,16 @@ def _tokenize(
 
 
 def _read_blocks(
-    txt_document: str, block_chars: int, present: frozenset[PartId], split: inputs.Split
+    settings: PrepareSettings, block_chars: int, present: frozenset[PartId], split: inputs.Split
 ) -> Iterator[Block]:
     """The split's blocks that are not tokenized yet."""
-    documents = (document for piece in split.pieces for document in read_piece(piece, txt_document))
+    rule = settings.held_out
+    documents = (
+        document
+        for piece in split.pieces
+        for document in read_piece(piece, settings.txt_document)
+        if rule is None or not rule.takes(text_of(document))
+    )
     return (block for block in blocks_of(split.index, documents, block_chars) if block.part not in present)
 
 

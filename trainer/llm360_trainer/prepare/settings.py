@@ -7,6 +7,7 @@ from typing import Literal
 
 from llm360.errors import InputError
 from llm360_trainer.prepare import inputs
+from llm360_trainer.prepare.held_out import HeldOut
 from llm360_trainer.prepare.packing import RowForm
 
 Shuffle = Literal["global", "none", "deal", "chunk"]
@@ -34,6 +35,7 @@ class PrepareSettings:
         labels: As the manifest states them.
         packing: `disjoint`: rows share no id; `overlapping`: each begins with the last id of the one before
             (CrystalCoder).
+        held_out: Which documents become no rows; None: all do.
     """
 
     sources: tuple[inputs.SourceSpec, ...]
@@ -48,6 +50,7 @@ class PrepareSettings:
     recipe_name: str | None = None
     labels: Labels = "next_token"
     packing: Packing = "disjoint"
+    held_out: HeldOut | None = None
 
     @property
     def form(self) -> RowForm:

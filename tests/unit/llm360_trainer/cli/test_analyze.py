@@ -80,3 +80,19 @@ def test_a_checkpoint_that_does_not_verify_is_refused_by_name(analyze, trained_c
     code, _, errors = analyze("memorization", "URI", "--checkpoints", "latest", *SMALL)
     assert code == 1
     assert "checkpoint ckpt_002 (checkpoints/step_000000018/a001) does not verify" in errors
+
+
+def test_perplexity_of_what_the_data_holds_out(analyze, trained_copy):
+    sources = [word for name, path in trained_copy.texts.items() for word in ("--source", f"{name}={path}")]
+    code, output, _ = analyze("perplexity", "URI", "--checkpoints", "init,latest", *sources, "-o", "json")
+    facts = json.loads(output)
+    assert (code, facts["settings"]["held_out"]) == (0, True)
+    assert {(cell["piece"], cell.get("source")) for cell in facts["cells"]} == {
+        ("held_out", source) for source in (None, "colours", "numbers")
+    }
+
+
+def test_forgetting_of_every_chunk(analyze):
+    code, output, _ = analyze("forgetting", "URI", "--sequences", "5", "--batch-size", "3")
+    assert code == 0
+    assert "12 measurements, 12 of them measured now: analysis/forgetting-" in output
