@@ -42,7 +42,7 @@ LEAVE_SECONDS = 5.0
 FLUSH_SECONDS = 20.0
 """How long an interrupted run may take to commit its last records."""
 TELL_SECONDS = 20.0
-"""How long a driver on a cluster stays after its end, so that an operator who asks every 15 s reads how it ended."""
+"""How long a driver on a cluster stays after its end: operator and Prometheus, who ask every 15 s, shall read it."""
 TELL_STOPPED_SECONDS = 5.0
 """The same of one that was asked to stop; it is asked more often then, and what waits is its pods' next owner."""
 RECORDER_THREADS = 64

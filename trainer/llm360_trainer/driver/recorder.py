@@ -45,9 +45,6 @@ METRICS_SECONDS = 300.0
 FENCE_SECONDS = 5.0
 """How often the ledger is looked at for a newer attempt; the ledger's contract asks for at least every 10 s."""
 
-ASKING_SECONDS = 60.0
-"""Whoever asked for `/status` within so long is taken to ask again; the operator does every 15 s."""
-
 T = TypeVar("T")
 
 
@@ -78,8 +75,6 @@ class Recorder:
         self._failure = ""
         self._attempts = 0
         self._started = time.time()
-        self._last_asked = -ASKING_SECONDS
-        self._end_was_read = threading.Event()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
         self._service = StatusService(
@@ -88,7 +83,6 @@ class Recorder:
             host=given.host,
             port=given.port,
             say=self._say,
-            sent=self._note_sent,
         )
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
@@ -214,10 +208,8 @@ class Recorder:
             self._commit_now(self._commit_metrics, even_if_over=True)
 
     def tell_end(self, seconds: float) -> None:
-        """Wait until whoever follows `/status` has read how the run ended; at once where nobody asked lately."""
-        if time.monotonic() - self._last_asked < ASKING_SECONDS:
-            self._end_was_read.clear()
-            self._end_was_read.wait(seconds)
+        """Wait until whoever follows `/status` or `/metrics` has read how the run ended; at once where nobody does."""
+        self._service.wait_for_readers(seconds)
 
     def close(self) -> None:
         """Stop serving and watching; what is under way is left."""
@@ -235,11 +227,6 @@ class Recorder:
             record, outcome = self._last_record, self._outcome
         total_steps = self._given.stages[-1].last_step
         return run_status(self._run.name, total_steps, self._known, record, outcome, self._failure)
-
-    def _note_sent(self, status: dict[str, Any]) -> None:
-        self._last_asked = time.monotonic()
-        if status["phase"] != "Training":
-            self._end_was_read.set()
 
     # -- commits, all in one thread ------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 DEFAULT_PORT = 9360
 SOCKET_TIMEOUT_SECONDS = 10
+ASKING_SECONDS = 60.0
+"""Whoever asked for a page within so long is taken to ask again; operator and Prometheus do every 15 s."""
 
 
 class StatusService:
@@ -28,7 +31,6 @@ class StatusService:
         host: Address to listen on.
         port: Port to listen on; where it is taken any free one is used instead. 0: any free one.
         say: Takes a sentence for a person.
-        sent: Told of each status that somebody has been sent.
     """
 
     def __init__(
@@ -39,14 +41,18 @@ class StatusService:
         host: str,
         port: int,
         say: Callable[[str], None],
-        sent: Callable[[Any], None] = lambda _: None,
     ) -> None:
-        self._server = _listen(host, port, _handler(status, registry, sent), say)
+        self._readers = _Readers()
+        self._server = _listen(host, port, _handler(status, registry, self._readers), say)
         self.port = int(self._server.server_address[1]) if self._server else 0
         """Where it listens; 0: nowhere."""
         if self._server:
             self._thread = threading.Thread(target=self._server.serve_forever, name="status-service", daemon=True)
             self._thread.start()
+
+    def wait_for_readers(self, seconds: float) -> None:
+        """Wait, so long at most, until whoever follows a page has read it as it is now; at once where nobody does."""
+        self._readers.wait(seconds)
 
     def close(self) -> None:
         """Stop listening."""
@@ -54,6 +60,27 @@ class StatusService:
             self._server.shutdown()
             self._server.server_close()
             self._thread.join(timeout=5)
+
+
+class _Readers:
+    """When each page was last asked for and sent."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, float] = {}
+        self._changed = threading.Condition()
+
+    def note(self, page: str, asked: float) -> None:
+        """Somebody has the page, as it was when they asked for it, in monotonic seconds."""
+        with self._changed:
+            self._asked[page] = asked
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until who asked for a page lately has asked again."""
+        now = time.monotonic()
+        with self._changed:
+            followed = [page for page, asked in self._asked.items() if now - asked < ASKING_SECONDS]
+            self._changed.wait_for(lambda: all(self._asked[page] > now for page in followed), seconds)
 
 
 class _Server(ThreadingHTTPServer):
@@ -77,19 +104,18 @@ def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler], say: Ca
     return None
 
 
-def _handler(
-    status: Callable[[], Any], registry: CollectorRegistry, sent: Callable[[Any], None]
-) -> type[BaseHTTPRequestHandler]:
+def _handler(status: Callable[[], Any], registry: CollectorRegistry, readers: _Readers) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = SOCKET_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:
+            asked = time.monotonic()
             if self.path == "/status":
-                value = status()
-                self._answer("application/json", json.dumps(value, sort_keys=True).encode() + b"\n")
-                sent(value)
+                self._answer("application/json", json.dumps(status(), sort_keys=True).encode() + b"\n")
+                readers.note(self.path, asked)
             elif self.path == "/metrics":
                 self._answer(CONTENT_TYPE_LATEST, generate_latest(registry))
+                readers.note(self.path, asked)
             else:
                 self.send_error(HTTPStatus.NOT_FOUND, "this service has /status and /metrics")
 

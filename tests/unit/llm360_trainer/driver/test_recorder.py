@@ -287,6 +287,36 @@ def test_the_end_waits_for_a_reader_who_follows_the_run(
     assert not leaving.is_alive()
 
 
+def test_the_end_waits_for_the_scraper_as_for_the_operator(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    """The last step's loss is in Prometheus, too."""
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+
+    def ask(page: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{recorder.port()}{page}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    ask("/status")
+    ask("/metrics")
+    train_to(recorder, 1, 8)
+    recorder.finish()
+    leaving = threading.Thread(target=recorder.tell_end, args=(60.0,))
+    leaving.start()
+    leaving.join(0.05)
+    ask("/status")
+    leaving.join(0.05)
+    assert leaving.is_alive(), "it left before the scraper came again"
+    assert 'llm360_train_step{run="amber-tiny"} 8.0' in ask("/metrics")
+    began = time.monotonic()
+    while leaving.is_alive():
+        assert time.monotonic() - began < 30, "both came again, and it stays"
+        ask("/status")
+        ask("/metrics")
+        leaving.join(0.05)
+
+
 def test_a_reader_who_stays_away_is_not_waited_for_for_ever(make_run: Any, start_recorder: Any) -> None:
     recorder = start_recorder(make_run())
     urllib.request.urlopen(f"http://127.0.0.1:{recorder.port()}/status", timeout=10).close()
