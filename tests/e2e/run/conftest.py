@@ -8,6 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -237,6 +238,39 @@ def kubectl_llm360(command: Callable[..., str]) -> Callable[..., str]:
         return command("kubectl-llm360", verb, of.name, f"--namespace={of.namespace}", *arguments)
 
     return run
+
+
+@dataclass
+class Watcher:
+    """The cluster's Prometheus, and Alertmanager beside it."""
+
+    prometheus: str
+
+    @property
+    def alertmanager(self) -> str:
+        return self.prometheus.replace(":9090", ":9093")
+
+    def ask(self, address: str, **parameters: str) -> Any:
+        url = f"{address}?{urllib.parse.urlencode(parameters)}" if parameters else address
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+
+    def newest(self, selector: str) -> float:
+        """The value that was scraped last within half an hour, whichever pod said it."""
+        found = self.ask(f"{self.prometheus}/api/v1/query", query=f"{selector}[30m]")["data"]["result"]
+        _, value = max(sample for series in found for sample in series["values"])
+        return float(value)
+
+    def alerts(self, namespace: str) -> dict[tuple[str, str], Object]:
+        """What Alertmanager was told of runs in the namespace, by the alert's and the run's name."""
+        told = (each | each["labels"] for each in self.ask(f"{self.alertmanager}/api/v2/alerts"))
+        return {(each["alertname"], each["run"]): each for each in told if each.get("namespace") == namespace}
+
+
+@pytest.fixture(scope="session")
+def watcher(testbed: Testbed) -> Watcher:
+    """Who watches the cluster."""
+    return Watcher(testbed.prometheus)
 
 
 @pytest.fixture

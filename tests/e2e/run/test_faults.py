@@ -103,7 +103,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 @pytest.mark.takes(minutes=22)
-def test_a_run_outlives_everything_around_it(operator, testbed, make_run, llm360, bits_of, tmp_path, say):
+def test_a_run_outlives_everything_around_it(operator, testbed, watcher, make_run, llm360, bits_of, tmp_path, say):
     run = make_run("amber", data={"chunks": 32})
     began = time.monotonic()
     run.apply()
@@ -129,6 +129,11 @@ def test_a_run_outlives_everything_around_it(operator, testbed, make_run, llm360
     run.wait(lambda: not run.pods(), "the end of all pods", 120)
     assert created("rayclusters", run.namespace) == ["amber"], "one cluster, whatever happened"
     llm360("verify", run.uri)
+
+    said = llm360("metrics", run.uri, "--format", "jsonl", "--from-step", str(status["totalSteps"]))
+    series = f'{{namespace="{run.namespace}",run="amber"}}'
+    assert watcher.newest(f"llm360_train_step{series}") == status["totalSteps"]
+    assert watcher.newest(f"llm360_train_loss{series}") == json.loads(said)["loss"], "Prometheus and the ledger"
 
     spec = tmp_path / "quiet.yaml"
     run.manifest["spec"]["storage"]["endpoint"] = testbed.s3_endpoint  # this machine asks other names
