@@ -1,4 +1,4 @@
-"""What the chart installs for watching, in a real cluster: from a run that failed to the person who is told."""
+"""What the chart installs for watching, in a real cluster: from a run that diverges to the person who is told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from testbed import kubectl
 RULES = {"name": "prometheus-rules", "namespace": "llm360-testbed"}
 """The ConfigMap that the cluster's Prometheus reads rules from."""
 KINDS = "servicemonitors,podmonitors,prometheusrules"
-SAID_SECONDS, READ_SECONDS, TOLD_SECONDS = 120, 240, 240
+START_SECONDS, READ_SECONDS, TOLD_SECONDS = 600, 240, 240
+TRAINING = {
+    "sequenceLength": 128,
+    "batchSize": 16,
+    "optimizer": {"weightDecay": 10},
+    "schedule": {"kind": "constant", "peakLearningRate": 10, "warmupSteps": 0},
+}
+"""The second step's gradient is no number."""
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +41,19 @@ def has_rules(watcher):
     return False
 
 
-@pytest.mark.takes(minutes=8)
-def test_a_run_that_has_failed_is_told_to_alertmanager(operator, rules, watcher, make_run):
-    run = make_run("impossible", parallelism={"microBatch": 64})
+@pytest.mark.takes(minutes=10)
+def test_a_run_that_diverges_and_fails_is_told_to_alertmanager(operator, rules, watcher, make_run):
+    run = make_run("diverges", training=TRAINING, recovery={"nonFinite": "halt"})
     run.apply()
-    run.wait_for_reason("InvalidSpec", SAID_SECONDS)
     run.wait(lambda: has_rules(watcher), "the rules in Prometheus", READ_SECONDS)
-    name = ("LLM360RunFailed", "impossible")
-    run.wait(lambda: name in watcher.alerts(run.namespace), "the alert at Alertmanager", TOLD_SECONDS)
-    alert = watcher.alerts(run.namespace)[name]
-    assert alert["labels"]["severity"] == "critical"
-    assert f"Run {run.namespace}/impossible has failed" in alert["annotations"]["summary"]
-    assert alert["annotations"]["runbook_url"].endswith("/docs/runbooks/LLM360RunFailed.md")
+    run.wait_for_reason("NonFinite", START_SECONDS)
+    for name, severity in {"LLM360LossNotFinite": "warning", "LLM360RunFailed": "critical"}.items():
+        key = (name, "diverges")
+        run.wait(lambda key=key: key in watcher.alerts(run.namespace), f"{name} at Alertmanager", TOLD_SECONDS)
+        alert = watcher.alerts(run.namespace)[key]
+        assert alert["labels"]["severity"] == severity
+        assert f"un {run.namespace}/diverges " in alert["annotations"]["summary"]
+        assert alert["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{name}.md")
     run.delete()
 
 
