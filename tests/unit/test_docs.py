@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm360.cli.kube.main import PLUGIN
 from llm360.cli.main import LLM360, Program, build_parser
+from llm360.errors import LLM360Error
+from llm360.spec import documents, load_run
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -22,6 +26,10 @@ PAGES = sorted(
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
+SECTIONS = {
+    *("preset", "model", "tokenizer", "data", "training", "parallelism", "checkpoints", "recovery"),
+    *("evaluation", "storage", "cluster", "release", "suspend"),
+}
 PROGRAMS = {("llm360",): LLM360, ("kubectl", "llm360"): PLUGIN}
 
 
@@ -128,6 +136,38 @@ def test_help_has_examples_that_parse(program: Program, command: str) -> None:
         assert examples, f"{parser.prog} --help has no examples"
         for example in examples:
             check(*example)
+
+
+def sections_of(text: str) -> Iterator[dict[str, Any]]:
+    """Each `spec`, whole or in part, that a page shows as YAML."""
+    blocks = [block for language, block in FENCE.findall(text) if language == "yaml"]
+    for block in blocks + re.findall(r"<<'YAML'\n(.*?)\nYAML", text, re.DOTALL):
+        for part in block.replace("sha256:…", f"sha256:{'0' * 64}").split("\n---\n"):
+            document = documents.parse(part, "a page")
+            if isinstance(document, dict) and document.get("kind", "LLM360Run") == "LLM360Run":
+                section = document.get("spec", document)
+                if section and section.keys() <= SECTIONS:
+                    yield section
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_specifications_shown_are_valid(path: Path, tmp_path: Path) -> None:
+    """Laid over a preset, since pages show what matters only: the large one for GPUs, the small one for CPUs."""
+    for section in sections_of(path.read_text()):
+        presets = [section["preset"]] if "preset" in section else ["amber-7b", "amber-tiny"]
+        problems = [problem_of(section | {"preset": preset}, tmp_path / "run.json") for preset in presets]
+        assert not all(problems), f"{name(path)}: {section}: {problems}"
+
+
+def problem_of(section: dict[str, Any], file: Path) -> str:
+    """What is wrong with the `spec`; nothing where it is valid."""
+    head = {"apiVersion": "llm360.ai/v1alpha1", "kind": "LLM360Run", "metadata": {"name": "shown"}}
+    file.write_text(json.dumps(head | {"spec": section}))
+    try:
+        load_run(str(file), require_store=False)
+    except LLM360Error as error:
+        return error.message
+    return ""
 
 
 def test_make_targets_named_exist() -> None:
