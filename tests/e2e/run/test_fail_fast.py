@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from synthetic.careless import careless_server
 from testbed import kubectl
 from testbed.errors import TestbedError
-from testbed.layout import CHECKOUT, REGISTRY
+from testbed.layout import CHECKOUT, HOST_IP, REGISTRY
+from testbed.process import wait_until
 
 SAID_SECONDS = 300
 WITHOUT_RECIPE = {"preset": "pythia-14m", "cluster": {"workers": {"replicas": 1, "gpus": 1}}}
@@ -14,6 +18,7 @@ WRONG = {
     "key": ({"storage": {"secretRef": {"name": "wrong-key"}}}, "CredentialsRefused", "AWS_ACCESS_KEY_ID"),
     "bucket": ({"storage": {"uri": "s3://no-such-bucket/run"}}, "BucketMissing", "no-such-bucket"),
     "endpoint": ({"storage": {"endpoint": "http://nothing.nowhere:8333"}}, "StorageUnavailable", "nothing.nowhere"),
+    "careless": ({"storage": {"endpoint": "CARELESS"}}, "ConditionalCreateUnsupported", "If-None-Match"),
     "data": ({"data": {"uri": "s3://BUCKET/nowhere"}, **WITHOUT_RECIPE}, "DataMissing", "manifest.json"),
     "rows": ({"data": {"uri": "s3://BUCKET/data"}, "training": {"sequenceLength": 64}}, "RowLengthDiffers", "129"),
     "tokenizer": (
@@ -40,13 +45,22 @@ def data(bucket, llm360, tmp_path):
     llm360("data", "prepare", "--source", f"text={text}", *rows, "--out", f"s3://{bucket}/data")
 
 
+@pytest.fixture
+def careless():
+    """Where pods reach an S3 server that ignores conditions."""
+    with careless_server(HOST_IP, {}) as endpoint:
+        yield endpoint
+
+
 @pytest.mark.takes(minutes=8)
-def test_what_is_wrong_is_said_before_any_worker_is_asked_for(operator, data, bucket, make_run, namespace, make_secret):
+def test_what_is_wrong_is_said_before_any_worker_is_asked_for(
+    operator, data, bucket, careless, make_run, namespace, make_secret
+):
     make_secret("wrong-key", "wrong")
     runs = {name: make_run(name, **changes) for name, (changes, _, _) in WRONG.items()}
     for run in runs.values():
-        if uri := run.manifest["spec"].get("data", {}).get("uri"):
-            run.manifest["spec"]["data"]["uri"] = uri.replace("BUCKET", bucket)
+        text = json.dumps(run.manifest).replace("s3://BUCKET", f"s3://{bucket}").replace("CARELESS", careless)
+        run.manifest = json.loads(text)
         run.apply()
     for name, (_, reason, words) in WRONG.items():
         runs[name].wait_for_reason(reason, SAID_SECONDS)
@@ -59,6 +73,22 @@ def test_what_is_wrong_is_said_before_any_worker_is_asked_for(operator, data, bu
     for run in runs.values():
         run.delete()
     runs["node"].wait(lambda: not children(namespace), "the end of all children", 120)
+
+
+@pytest.mark.takes(minutes=3)
+def test_what_the_namespace_forbids_is_said_and_tried_again(operator, make_run, namespace):
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": namespace}}
+    kubectl.apply([quota | {"spec": {"hard": {"count/jobs.batch": "0"}}}])
+    run = make_run("guest")
+    wait_until(lambda: "used" in (kubectl.get("resourcequota", "none", namespace) or {}).get("status", {}), "quota", 60)
+    run.apply()
+    run.wait_for_reason("Refused", SAID_SECONDS)
+    assert "count/jobs.batch" in run.message()
+    assert "quota" in run.message()
+    kubectl.kubectl("delete", "resourcequota", "none", f"--namespace={namespace}")
+    run.wait(lambda: run.status["phase"] == "Preflight", "the preflight", SAID_SECONDS)
+    run.delete()  # in that phase
+    run.wait(lambda: not children(namespace), "the end of all children", 120)
 
 
 def children(namespace: str) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.server
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from synthetic.careless import careless_server
 
 from llm360.storage import Storage, open_storage
 
@@ -164,34 +164,6 @@ def fault(proxy: Proxy) -> Callable[..., Fault]:
     return set_fault
 
 
-class CarelessHandler(http.server.BaseHTTPRequestHandler):
-    """As much of S3 as a store needs that has never heard of conditions."""
-
-    objects: ClassVar[dict[str, bytes]]
-
-    def do_GET(self) -> None:
-        found = self.objects.get(self.path)
-        missing = b"<Error><Code>NoSuchKey</Code></Error>"
-        self.answer(404 if found is None else 200, missing if found is None else found)
-
-    def do_PUT(self) -> None:
-        self.objects[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(200)
-
-    def do_DELETE(self) -> None:
-        self.objects.pop(self.path, None)
-        self.answer(204)
-
-    def answer(self, status: int, body: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def careless_objects() -> dict[str, bytes]:
     return {}
@@ -200,11 +172,5 @@ def careless_objects() -> dict[str, bytes]:
 @pytest.fixture
 def careless_storage(careless_objects: dict[str, bytes], s3_bucket) -> Iterator[Storage]:
     """A store that ignores `If-None-Match`."""
-    handler = type("Handler", (CarelessHandler,), {"objects": careless_objects})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+    with careless_server("127.0.0.1", careless_objects) as endpoint:
         yield open_storage("s3://careless/runs", dataclasses.replace(s3_bucket.options, endpoint=endpoint))
-        server.shutdown()
-        thread.join(DEADLINE)
