@@ -176,6 +176,33 @@ _RECORD = (
     ),
 )
 
+_EVALUATION = (
+    Panel(
+        "Scores",
+        "none",
+        "Each task's number at the newest checkpoint that has it, from the operator. By checkpoint: the run's report.",
+        (Query(last("llm360_evaluation_score", "run, task, metric"), "{{task}} {{metric}}"),),
+        width=8,
+    ),
+    Panel(
+        "Evaluated up to",
+        "none",
+        "Step of the newest checkpoint that has each task's number, and the training's: how far evaluation lags.",
+        (
+            Query(last("llm360_evaluation_score_step", "run, task"), "{{task}}"),
+            Query(last("llm360_train_step"), "training"),
+        ),
+        width=8,
+    ),
+    Panel(
+        "Checkpoints by evaluation",
+        "none",
+        "Done, running, waiting and failed. What failed: the condition Evaluated of the run.",
+        (Query(last("llm360_run_evaluations", "run, state"), "{{state}}"),),
+        width=8,
+    ),
+)
+
 _WORKER_SECONDS = f"increase(llm360_worker_seconds_total{{{NAMESPACE}}}[$__range])"
 
 _FLEET = (
@@ -351,7 +378,7 @@ BOARDS = (
         "llm360-run",
         "llm360 / Run",
         "One run: is it healthy, how far is it, what has happened.",
-        (("Now", _NOW), ("Learning", _LEARNING), ("Speed", _SPEED), ("Record", _RECORD)),
+        (("Now", _NOW), ("Learning", _LEARNING), ("Speed", _SPEED), ("Record", _RECORD), ("Evaluation", _EVALUATION)),
         (_NAMESPACES, _RUNS),
         (
             ("attempts", risen("llm360_attempt")),

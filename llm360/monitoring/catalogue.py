@@ -177,6 +177,24 @@ OPERATOR = (
     ),
     Metric("llm360_operator_runs", "gauge", "Runs by phase.", ("phase",)),
     Metric(
+        "llm360_run_evaluations",
+        "gauge",
+        "Checkpoints to be evaluated, by where they stand: done, running, waiting, failed.",
+        ("namespace", "run", "state"),
+    ),
+    Metric(
+        "llm360_evaluation_score",
+        "gauge",
+        "A task's number at the newest checkpoint that has it, in the metric's own unit.",
+        ("namespace", "run", "task", "metric"),
+    ),
+    Metric(
+        "llm360_evaluation_score_step",
+        "gauge",
+        "Step of the checkpoint that it is of.",
+        ("namespace", "run", "task", "metric"),
+    ),
+    Metric(
         "llm360_operator_reconcile_seconds",
         "histogram",
         "Wall time of a round of a run: observe, decide, act, write the status.",

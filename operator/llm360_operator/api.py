@@ -104,7 +104,7 @@ class Api:
             return False
 
     async def list(self, kind: str, namespace: str, selector: str) -> list[Object]:
-        """The objects with the labels of a selector."""
+        """The objects with the labels of a selector; without a namespace those of all."""
         found = await self._request("GET", "list", kind, namespace, params={"labelSelector": selector})
         return list(found["items"])
 
@@ -147,11 +147,13 @@ class Api:
         params: dict[str, str] | None = None,
     ) -> Any:
         group, plural = KINDS[kind]
-        for part in (namespace, *([] if verb in ("list", "create") else [name.removesuffix("/status")])):
+        parts = [] if verb == "list" and not namespace else [namespace]
+        for part in (*parts, *([] if verb in ("list", "create") else [name.removesuffix("/status")])):
             if not _NAME.fullmatch(part):
                 # Names come from objects too; none may lead our rights to another place.
                 raise ApiError(400, "InvalidName", f"'{part}' is no name of a {kind} or a namespace")
-        path = "/" + "/".join(filter(None, [group, "namespaces", namespace, plural, name]))
+        where = ["namespaces", namespace] if namespace else []
+        path = "/" + "/".join(filter(None, [group, *where, plural, name]))
         status, text = await self._authorized(method, path, body, params)
         self._count(verb, kind, status)
         return _answer(status, text)

@@ -211,7 +211,10 @@ def evaluation_job(
 
 
 def evaluation_command(uri: str, digest: str, asked: Sequence[str], mirror: str | None) -> list[str]:
-    """The program that evaluates a checkpoint; Kubernetes puts in the Job's uid, and nothing else."""
+    """The program that does the tasks, or the analysis; Kubernetes puts in the Job's uid, and nothing else."""
+    if asked[0].startswith(ANALYSIS):
+        said = [asked[0].removeprefix(ANALYSIS), uri, "--checkpoints", digest]
+        return ["llm360", "analyze", *(word.replace("$", "$$") for word in said), "-o", "json"]
     said = [uri, "--checkpoint", digest, "--tasks", ",".join(asked), *([f"--mirror={mirror}"] if mirror else [])]
     return ["llm360", "eval", *(word.replace("$", "$$") for word in said), "--uid", "$(JOB_UID)", "-o", "json"]
 

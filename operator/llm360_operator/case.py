@@ -13,15 +13,25 @@ from llm360.spec.status import Phase
 from llm360_operator.names import cluster_name, job_name, preflight_name
 from llm360_operator.plan import Plan
 from llm360_operator.seen import Job, Seen, read_time
+from llm360_operator.sharing import Share
 from llm360_operator.verdict import Verdict, condition
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Images: of the operator itself, for preflight, and of head and workers where a run names none."""
+    """What the operator was started with.
+
+    Attributes:
+        operator_image: Its own, for preflight.
+        trainer_image: Of head, workers and evaluations where a run names none.
+        max_evaluations: Most evaluation pods of all runs at a time; None: no bound.
+        namespaces: Whose runs are taken care of; empty: all.
+    """
 
     operator_image: str
     trainer_image: str
+    max_evaluations: int | None = None
+    namespaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,14 @@ class Decision:
         status: The whole new status.
         wait: Seconds until the run is looked at again, if nothing happens before; None: not until something does.
         evaluations: More actions, which must not keep the others waiting: where one fails, the round goes on.
+        share: What the run has of the evaluations that the operator allows; None: as before.
     """
 
     actions: tuple[Action, ...]
     status: dict[str, Any]
     wait: float | None
     evaluations: tuple[Action, ...] = ()
+    share: Share | None = None
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, ApiError, Object
 from llm360_operator.case import Action, Create, Decision, Settings
 from llm360_operator.evaluation import evaluation_refused
 from llm360_operator.metrics import Metrics
-from llm360_operator.names import Key
+from llm360_operator.names import EVALUATION_LABEL, Key
 from llm360_operator.observe import Observer
 from llm360_operator.reconcile import reconcile, refused
-from llm360_operator.seen import Seen, write_time
+from llm360_operator.seen import Seen, is_ended, write_time
+from llm360_operator.sharing import Share, Sharing
 from llm360_operator.verdict import condition, is_warning
 
 log = logging.getLogger(__name__)
@@ -37,6 +42,11 @@ class Controller:
 
     def __init__(self, api: Api, observer: Observer, settings: Settings, metrics: Metrics) -> None:
         self._api, self._observer, self._settings, self._metrics = api, observer, settings, metrics
+        self._sharing = Sharing(settings.max_evaluations)
+        self._has_counted = settings.max_evaluations is None
+        self._counting = asyncio.Lock()
+        self.wake: Callable[[Key], None] = lambda _: None
+        """Told of a run whose turn has come before the time that it asked for."""
 
     async def round(self, key: Key) -> float | None:
         """One round of a run.
@@ -52,16 +62,41 @@ class Controller:
             if run is None or "deletionTimestamp" in run["metadata"]:
                 # Its children go with it: each names it as its owner.
                 self._metrics.note_phase(key, None)
+                self._metrics.note_evaluation(key, None)
+                self._note_share(key, None)
                 return None
+            await self._count_evaluations()
             seen = await self._observer.observe(run)
+            seen = replace(seen, evaluation_slots=self._sharing.slots(key, num_active(seen)))
             begun = time.thread_time()
             decision = reconcile(run, seen, self._settings)
+            self._note_share(key, decision.share)  # before anything is waited for: the next run counts on it
             self._metrics.decision_seconds.observe(time.thread_time() - begun)
             decision = await self._act(run, seen, decision)
             decision = await self._evaluate(run, decision)
             await self._write_status(run, decision.status)
             self._metrics.note_phase(key, *said(decision.status))
+            self._metrics.note_evaluation(key, decision.status.get("evaluation"))
             return decision.wait
+
+    def _note_share(self, key: Key, share: Share | None) -> None:
+        neediest = self._sharing.note(key, share)
+        if neediest is not None:
+            self.wake(neediest)
+
+    async def _count_evaluations(self) -> None:
+        """Where there is a bound: count what runs already, once, before anything is begun after a restart."""
+        async with self._counting:
+            if self._has_counted:
+                return
+            found: Counter[Key] = Counter()
+            for namespace in self._settings.namespaces or ("",):
+                for job in await self._api.list("Job", namespace, EVALUATION_LABEL):
+                    metadata = job["metadata"]
+                    found[Key(metadata["namespace"], metadata["labels"][RUN_LABEL])] += not is_ended(job)
+            for key, running in found.items():
+                self._sharing.note(key, Share(running, 0))
+            self._has_counted = True
 
     async def _act(self, run: Object, seen: Seen, decision: Decision) -> Decision:
         """Do what was decided; where something is refused for good, the decision becomes that refusal."""
@@ -105,6 +140,11 @@ class Controller:
         if before != after:
             log.info("run %s/%s: %s: %s", run["metadata"]["namespace"], run["metadata"]["name"], *after)
             await self._api.create(event(run, status, datetime.now(UTC)))
+
+
+def num_active(seen: Seen) -> int:
+    """Evaluations that run, or are about to."""
+    return sum(job.state == "Active" for job in seen.evaluations)
 
 
 def title(action: Action) -> str:

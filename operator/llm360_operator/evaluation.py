@@ -17,6 +17,7 @@ from llm360_operator.builders import ANALYSIS, evaluation_job
 from llm360_operator.case import Action, Case, Create, Decision, Delete
 from llm360_operator.evaluated import Memory, Record, read_memory, write_memory
 from llm360_operator.seen import Evaluation
+from llm360_operator.sharing import Share
 from llm360_operator.verdict import FINAL, condition, stated
 
 POLL_SECONDS = 30.0
@@ -34,12 +35,14 @@ class Evaluated:
         actions: To be done whatever becomes of them: none of them may keep the training waiting.
         fields: Of the status; None takes one away.
         condition: The condition Evaluated, if anything is asked for.
+        share: What the run has of the evaluations that the operator allows.
         wait: Seconds until the run is looked at again for this.
     """
 
     actions: tuple[Action, ...]
     fields: dict[str, Any]
     condition: dict[str, Any] | None
+    share: Share
     wait: float | None = None
 
 
@@ -63,7 +66,8 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
     before = condition(case.status, "Evaluated")
     if config is None or evaluation is None or case.seen.foreign:
         # Nothing is known for sure: all stays as it is.
-        return Evaluated((), {}, dict(before) or None)
+        running = sum(job.state == "Active" for job in case.seen.evaluations)
+        return Evaluated((), {}, dict(before) or None, Share(running, 0))
     stored = read_memory(case.status)
     asked = labels_asked(evaluation.tasks, evaluation.analyses)
     memory = _heard(case, stored).asking(asked)
@@ -75,7 +79,8 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
     due = _due(memory, evaluation.due([r.step for r in memory.records], is_complete=phase == "Succeeded"))
     there = {job.digest for job in (*jobs.busy, *jobs.deleted, *jobs.ended)}
     waiting = [record for record in due if _left(record, asked) and record.digest not in there]
-    begun = waiting[: _num_free(case, stored, len(there), evaluation.max_running)]
+    wanted = waiting[: _num_free(case, stored, len(there), evaluation.max_running)]
+    begun = wanted[: case.seen.evaluation_slots]
     creates = [
         Create(evaluation_job(case.run, config, evaluation, r.step, r.digest, _next_job(_left(r, asked))))
         for r in begun
@@ -92,6 +97,7 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
         (*(Delete("Job", job.name) for job in jobs.deleted if not job.is_deleting), *creates),
         {"evaluation": fields or None, "evaluations": memory.num_evaluations if memory.labels else None},
         _condition(case, phase, counts, memory) if asked else None,
+        Share(counts["running"], len(wanted) - len(begun)),
         _wait(jobs, is_noted=bool(stored.labels), is_open=bool(waiting) and not case.is_suspend_asked),
     )
 
@@ -165,8 +171,7 @@ def _num_free(case: Case, stored: Memory, num_there: int, max_running: int) -> i
     """How many Jobs may be made: none before the status says that evaluations are looked for."""
     if case.is_suspend_asked or not stored.labels:
         return 0
-    free = max(0, max_running - num_there)
-    return free if case.seen.evaluation_slots is None else min(free, case.seen.evaluation_slots)
+    return max(0, max_running - num_there)
 
 
 def _wait(jobs: _Jobs, *, is_noted: bool, is_open: bool) -> float | None:

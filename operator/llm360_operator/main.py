@@ -4,6 +4,7 @@ LLM360_OPERATOR_IMAGE   image of preflight pods: this very one
 LLM360_TRAINER_IMAGE    image of head and workers where a run names none
 LLM360_PARALLEL         rounds at a time (32)
 LLM360_PORT             port of /healthz and /metrics (8080)
+LLM360_MAX_EVALUATIONS  most evaluation pods of all runs at a time; empty: no bound
 LLM360_NAMESPACES       namespaces to watch, separated by commas; empty: all
 """
 
@@ -45,7 +46,6 @@ class Options:
     settings: Settings
     parallel: int
     port: int
-    namespaces: tuple[str, ...]
 
 
 def read_options(environment: Mapping[str, str]) -> Options:
@@ -60,17 +60,21 @@ def read_options(environment: Mapping[str, str]) -> Options:
         if not images[name]:
             raise InputError(f"{name} is not set; give it the image's address, best with its digest")
     numbers = {}
-    for name, default in (("LLM360_PARALLEL", "32"), ("LLM360_PORT", "8080")):
+    for name, default in (("LLM360_PARALLEL", "32"), ("LLM360_PORT", "8080"), ("LLM360_MAX_EVALUATIONS", "")):
         text = environment.get(name, default)
+        if text == default == "":
+            continue
         if not text.isdigit() or int(text) == 0:
             raise InputError(f"{name} is '{text}'; it must be a whole number above 0")
         numbers[name] = int(text)
-    return Options(
-        Settings(images["LLM360_OPERATOR_IMAGE"], images["LLM360_TRAINER_IMAGE"]),
-        numbers["LLM360_PARALLEL"],
-        numbers["LLM360_PORT"],
-        tuple(filter(None, environment.get("LLM360_NAMESPACES", "").split(","))),
+    namespaces = tuple(filter(None, environment.get("LLM360_NAMESPACES", "").split(",")))
+    settings = Settings(
+        images["LLM360_OPERATOR_IMAGE"],
+        images["LLM360_TRAINER_IMAGE"],
+        numbers.get("LLM360_MAX_EVALUATIONS"),
+        namespaces,
     )
+    return Options(settings, numbers["LLM360_PARALLEL"], numbers["LLM360_PORT"])
 
 
 def log_in(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
@@ -137,6 +141,7 @@ async def operate(options: Options) -> None:
     api = Api(lambda: connection(log_in(settings)), metrics.count_request)
     controller = Controller(api, Observer(api), options.settings, metrics)
     queue = Queue(controller.round, parallel=options.parallel, note_error=metrics.count_error)
+    controller.wake = queue.add
     handlers.register(registry, queue.add)
 
     async def kopf_runs() -> None:
@@ -144,8 +149,8 @@ async def operate(options: Options) -> None:
             registry=registry,
             settings=settings,
             standalone=True,
-            clusterwide=not options.namespaces,
-            namespaces=options.namespaces,
+            clusterwide=not options.settings.namespaces,
+            namespaces=options.settings.namespaces,
         )
 
     async def has_kuberay() -> bool:

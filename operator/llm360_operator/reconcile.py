@@ -64,7 +64,7 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
     status = _status(case, verdict, dict(step.memory) | evaluated.fields, evaluated.condition)
     actions = (*case.delete_lost_pods(), *step.actions)
     wait = min((each for each in (step.wait, evaluated.wait) if each is not None), default=None)
-    return Decision(actions, status, wait, evaluated.actions)
+    return Decision(actions, status, wait, evaluated.actions, evaluated.share)
 
 
 def refused(run: dict[str, Any], seen: Seen, message: str) -> Decision:

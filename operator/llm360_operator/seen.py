@@ -200,6 +200,11 @@ def _ends(pod: Object) -> Iterable[Object]:
             yield terminated
 
 
+def is_ended(job: Object) -> bool:
+    """Whether a Job has ended, well or not."""
+    return any(_condition(job, kind).get("status") == "True" for kind in ("Complete", "Failed"))
+
+
 def read_evaluation(job: Object, pods: Iterable[Object]) -> Evaluation:
     """The Job of an evaluation, with the last message of its newest pod that has one.
 
@@ -219,7 +224,10 @@ def read_evaluation(job: Object, pods: Iterable[Object]) -> Evaluation:
     elif failure.get("status") == "True":
         state = "Failed"
     answer: Mapping[str, Any] = next((said for pod in own if (said := _last_message(pod))), {})
-    killed = next((str(end["reason"]) for pod in own for end in _ends(pod) if end.get("reason") == "OOMKilled"), "")
+    ends = [end for pod in own for end in _ends(pod)]
+    killed = next((str(end["reason"]) for end in ends if end.get("reason") == "OOMKilled"), "")
+    # A program that leaves no answer leaves the end of its log.
+    last_line = next((lines[-1] for end in ends if (lines := str(end.get("message", "")).strip().split("\n"))[-1]), "")
     return Evaluation(
         name=name,
         step=int(metadata["labels"][EVALUATION_LABEL]),
@@ -229,7 +237,7 @@ def read_evaluation(job: Object, pods: Iterable[Object]) -> Evaluation:
         state=state,
         answer=answer,
         reason=str(answer.get("reason") or killed or failure.get("reason") or ""),
-        message=str(answer.get("message") or failure.get("message") or ""),
+        message=str(answer.get("message") or last_line or failure.get("message") or ""),
         is_deleting=is_deleting(job),
     )
 

@@ -12,7 +12,7 @@ from llm360.spec.crd import RUN_LABEL
 
 EPILOG = """\
 The driver is on the head of the Ray cluster; each of its lines names the run. Before there is a head, --of preflight
-has the pod that looked at store and data.
+has the pod that looked at store and data. --of evaluation has the newest pod that evaluates a checkpoint.
 
 examples:
   kubectl llm360 logs amber-7b -f                 what the driver says, as it says it
@@ -23,7 +23,7 @@ exit codes:
   0 printed · 1 the run has no such pods now, or kubectl logs failed · 2 there is no such run
 """
 
-PARTS = {"driver": "ray-head", "workers": "ray-worker", "preflight": "preflight"}
+PARTS = {"driver": "ray-head", "workers": "ray-worker", "preflight": "preflight", "evaluation": "evaluation"}
 """What can be asked for, and its container."""
 
 

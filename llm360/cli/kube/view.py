@@ -11,6 +11,8 @@ from llm360.report.text import aligned, counted, duration, short_count, utc
 from llm360.spec.status import Phase
 
 BAR_COLUMNS = 30
+MAX_SCORES = 8
+"""Scores in a line; all are in the release, and its report draws them."""
 SILENT_SECONDS = 300.0
 """The operator writes a training run's status at least every few steps: nothing for so long, and it is not there."""
 OPERATOR = "see that it runs: kubectl get pods -A -l app.kubernetes.io/name=llm360-operator"
@@ -153,11 +155,27 @@ def _history(status: Mapping[str, Any], now: datetime) -> list[tuple[str, str]]:
         ended = f"; {counted(failures, 'job')} ended badly since the last checkpoint" if failures else ""
         jobs = counted(status["submission"], "job")
         lines.append(("attempts", f"{status.get('attempt', 0):,}, in {jobs}{ended}"))
-    if "evaluations" in status:
-        lines.append(("evaluations", f"{status['evaluations']:,}"))
+    lines += _evaluation(status)
     end = _time(status.get("estimatedCompletion"))
     if end is not None:
         lines.append(("done in", f"{duration((end - now).total_seconds())} ({utc(end)}, at the last step's rate)"))
+    return lines
+
+
+def _evaluation(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How far evaluation is, the newest scores, and what is in its way."""
+    evaluation, said = status.get("evaluation") or {}, _condition(status, "Evaluated")
+    if "due" not in evaluation:
+        return []
+    counts = [f"{evaluation[name]:,} {name}" for name in ("running", "waiting", "failed") if evaluation.get(name)]
+    where = f"{evaluation['done']:,} of {counted(evaluation['due'], 'checkpoint')}"
+    lines = [("evaluated", ", ".join([where, *counts]))]
+    if evaluation.get("scores"):
+        scores = [f"{s['task']} {s['metric']} {s['value']:.4g}" for s in evaluation["scores"][:MAX_SCORES]]
+        left = len(evaluation["scores"]) - len(scores)
+        lines.append(("scores", ", ".join([*scores, *([f"and {left:,} more"] if left else [])])))
+    if said.get("status") == "False":
+        lines.append(("evaluation", f"{said['reason']}: {said['message']}"))
     return lines
 
 

@@ -42,7 +42,14 @@ def pod_of(objects):
 
 
 def test_values_are_closed_and_each_has_a_sentence(helm):
-    for wrong in ("image.repo=x", "nosuch=1", "parallel=0", "image.digest=sha256:1", "crds.keep=maybe"):
+    for wrong in (
+        "image.repo=x",
+        "nosuch=1",
+        "parallel=0",
+        "evaluation.maxRunning=-1",
+        "image.digest=sha256:1",
+        "crds.keep=maybe",
+    ):
         result = helm("template", str(CHART), "--kube-version", "1.34.0", "--set", wrong)
         assert result.returncode != 0, wrong
         assert "at '/" in result.stderr or "at ''" in result.stderr
@@ -75,6 +82,14 @@ def test_install_yaml_is_rendered_from_the_chart(helm):
     namespace, *others = yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text())
     assert namespace["kind"] == "Namespace"
     assert others == [document for document in yaml.safe_load_all(result.stdout) if document], "scripts/manifests.sh"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("evaluation.maxRunning=0", ""), ("evaluation.maxRunning=100000", "100000")]
+)
+def test_a_bound_of_evaluations_reaches_the_operator(render, setting, value):
+    (container,) = pod_of(render(setting))["spec"]["containers"]
+    assert {"name": "LLM360_MAX_EVALUATIONS", "value": value} in container["env"]
 
 
 def test_the_pod_is_restricted(render):

@@ -41,7 +41,8 @@ class FakeApi:
         return [
             copy.deepcopy(made)
             for (made_kind, made_namespace, _), made in self.objects.items()
-            if (made_kind, made_namespace) == (kind, namespace)
+            if made_kind == kind
+            and namespace in ("", made_namespace)
             and selects(selector, made["metadata"].get("labels", {}))
         ]
 
@@ -86,10 +87,10 @@ def selects(selector, labels):
 class Operator:
     """A controller over a fake API; `answers` is what a driver says."""
 
-    def __init__(self, run):
+    def __init__(self, run, **settings):
         self.api, self.metrics, self.driver, self.asked = FakeApi(run), Metrics(), None, []
         observer = Observer(self.api, self.fetch)
-        self.controller = Controller(self.api, observer, Settings("operator:1", "trainer:1"), self.metrics)
+        self.controller = Controller(self.api, observer, Settings("operator:1", "trainer:1", **settings), self.metrics)
 
     async def fetch(self, url):
         self.asked.append(url)
@@ -257,6 +258,11 @@ def test_an_evaluations_job_is_made_read_and_removed(evaluating):
     requests, wait = evaluating.round()
     assert ("delete Job" in requests, wait) == (False, 1)
     assert evaluating.api.status["evaluation"]["scores"] == [{"task": "arc", "metric": "acc", "value": 0.5, "step": 10}]
+    place = {"namespace": "research", "run": "amber"}
+    value = evaluating.metrics.registry.get_sample_value
+    assert value("llm360_evaluation_score", place | {"task": "arc", "metric": "acc"}) == 0.5
+    assert value("llm360_evaluation_score_step", place | {"task": "arc", "metric": "acc"}) == 10
+    assert value("llm360_run_evaluations", place | {"state": "done"}) == 1
     requests, _ = evaluating.round()
     assert "delete Job" in requests
     evaluating.round()
@@ -303,11 +309,46 @@ def test_a_pod_of_an_evaluation_that_cannot_run_is_no_trouble_of_the_training(ev
     assert (reasons["Ready"], reasons["Evaluated"]) == ("PodsLost", "ImagePullFailed")
 
 
+def test_after_a_restart_what_runs_already_counts_against_the_bound(evaluating):
+    """Another run's evaluation takes the only place; once it is gone, whoever waits is told."""
+    other = copy.deepcopy(evaluating.api.objects["Job", "research", evaluating.job])
+    other["metadata"] |= {"name": "other-eval", "namespace": "elsewhere"}
+    other["metadata"]["labels"]["llm360.ai/run"] = "other"
+    evaluating.api.put(other)
+    del evaluating.api.objects["Job", "research", evaluating.job]
+    observer = Observer(evaluating.api, evaluating.fetch)
+    settings = Settings("operator:1", "trainer:1", max_evaluations=1)
+    evaluating.controller = Controller(evaluating.api, observer, settings, Metrics())
+    woken = []
+    evaluating.controller.wake = woken.append
+    requests, _ = evaluating.round()
+    assert "create Job" not in requests
+    assert evaluating.api.status["conditions"][-1]["reason"] == "WaitsForOthers"
+    asyncio.run(evaluating.controller.round(Key("elsewhere", "other")))  # its object is gone
+    assert woken == [KEY]
+    assert "create Job" in evaluating.round()[0]
+
+
 def test_a_job_of_an_earlier_run_of_the_name_is_none_of_ours(evaluating):
     evaluating.api.objects["Job", "research", evaluating.job]["metadata"]["ownerReferences"][0]["uid"] = "earlier"
     evaluating.api.update("Job", evaluating.job, status={"conditions": [{"type": "Complete", "status": "True"}]})
     evaluating.round()
     assert evaluating.api.status["evaluation"]["done"] == 0
+
+
+def test_scores_go_with_their_task_and_with_their_run(evaluating):
+    def series():
+        families = evaluating.metrics.registry.collect()
+        return {sample.labels["task"] for family in families for sample in family.samples if "task" in sample.labels}
+
+    scores = [{"task": task, "metric": "acc", "value": 0.5, "stderr": 0.1, "step": 1} for task in ("arc", "hella")]
+    evaluating.metrics.note_evaluation(KEY, {"scores": scores})
+    assert series() == {"arc", "hella"}
+    evaluating.metrics.note_evaluation(KEY, {"scores": scores[:1]})
+    assert series() == {"arc"}
+    del evaluating.api.objects["LLM360Run", *KEY]
+    evaluating.round()
+    assert series() == set()
 
 
 def test_metrics_count_rounds_and_phases(ready):

@@ -24,8 +24,10 @@ ENVIRONMENT = {"LLM360_OPERATOR_IMAGE": "operator:1", "LLM360_TRAINER_IMAGE": "t
 def test_options_have_defaults_but_for_the_images():
     options = read_options(ENVIRONMENT)
     assert (options.settings.operator_image, options.settings.trainer_image) == ("operator:1", "trainer:1")
-    assert (options.parallel, options.port, options.namespaces) == (32, 8080, ())
-    assert read_options(ENVIRONMENT | {"LLM360_NAMESPACES": "a,b"}).namespaces == ("a", "b")
+    assert (options.parallel, options.port) == (32, 8080)
+    assert (options.settings.max_evaluations, options.settings.namespaces) == (None, ())
+    stated = read_options(ENVIRONMENT | {"LLM360_NAMESPACES": "a,b", "LLM360_MAX_EVALUATIONS": "8"}).settings
+    assert (stated.max_evaluations, stated.namespaces) == (8, ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def test_options_have_defaults_but_for_the_images():
         ({"LLM360_TRAINER_IMAGE": ""}, "LLM360_TRAINER_IMAGE is not set"),
         ({"LLM360_PORT": "x"}, "LLM360_PORT is 'x'; it must be a whole number"),
         ({"LLM360_PARALLEL": "0"}, "LLM360_PARALLEL is '0'"),
+        ({"LLM360_MAX_EVALUATIONS": "many"}, "LLM360_MAX_EVALUATIONS is 'many'"),
     ],
 )
 def test_wrong_options_are_named(changes, sentence):

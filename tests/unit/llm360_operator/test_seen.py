@@ -190,7 +190,12 @@ def test_an_evaluations_last_pod_has_the_last_word():
     ("terminated", "reason", "message"),
     [
         ({"message": '{"reason": "TaskMissing", "message": "no arc"}'}, "TaskMissing", "no arc"),
-        ({"message": "Traceback: killed", "reason": "OOMKilled"}, "OOMKilled", "Job has reached its limit"),
+        (
+            {"message": "step 1\nllm360: error: no such analysis\n"},
+            "BackoffLimitExceeded",
+            "llm360: error: no such analysis",
+        ),
+        ({"message": "", "reason": "OOMKilled"}, "OOMKilled", "Job has reached its limit"),
         ({"message": "", "reason": "Error"}, "BackoffLimitExceeded", "Job has reached its limit"),
         ({}, "BackoffLimitExceeded", "Job has reached its limit"),
     ],

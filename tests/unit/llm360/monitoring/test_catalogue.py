@@ -8,7 +8,10 @@ from llm360.monitoring.catalogue import CATALOGUE, DRIVER, STEPS, metric
 from llm360.monitoring.collectors import Collectors
 from llm360.release.metrics import SCHEMA
 
-BOUNDED = {"run", "namespace", "attempt", "source", "reason", "task", "metric", "rank", "phase", "verb", "kind", "code"}
+BOUNDED = {
+    "run", "namespace", "attempt", "source", "reason", "task", "metric", "rank", "phase", "state", "verb", "kind",
+    "code",
+}  # fmt: skip
 
 
 def test_names_are_unique_and_say_kind_and_unit():

@@ -56,6 +56,22 @@ def test_text_has_a_line_per_fact():
     ]
 
 
+def test_evaluation_has_its_counts_its_newest_scores_and_what_is_in_its_way():
+    score = {"metric": "acc", "value": 0.25304, "step": 96}
+    scores = [score | {"task": f"task{number}"} for number in range(9)]
+    counts = {"due": 5, "done": 2, "running": 1, "waiting": 1, "failed": 1}
+    run = run_object(evaluation=counts | {"scores": scores})
+    run["status"]["conditions"].append(
+        {"type": "Evaluated", "status": "False", "reason": "EvaluationFailed", "message": "it has no data"}
+    )
+    lines = dict(line.split(maxsplit=1) for line in status_text(run, NOW).splitlines())
+    assert lines["evaluated"] == "2 of 5 checkpoints, 1 running, 1 waiting, 1 failed"
+    assert lines["scores"] == ", ".join([*(f"task{number} acc 0.253" for number in range(8)), "and 1 more"])
+    assert lines["evaluation"] == "EvaluationFailed: it has no data"
+    assert "evaluated" not in status_text(run_object(evaluation={"checkpoints": ["0 a 0 0"]}), NOW)
+    assert problem(run, NOW) is None, "it is no problem of the training"
+
+
 @pytest.mark.parametrize(
     ("run", "kind", "reason"),
     [
