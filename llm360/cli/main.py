@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("llm360_trainer.cli.export", "write a checkpoint in a form that other programs read"),
     "import": ("llm360_trainer.cli.imports", "take in weights of other programs for a run to begin with"),
     "tokenizer": ("llm360_trainer.cli.tokenizer", "train a tokenizer"),
-    "spec": ("llm360.cli.spec", "resolve, validate and describe specifications"),
+    "spec": ("llm360.cli.spec", "resolve, validate, plan and describe specifications"),
     "preflight": ("llm360.cli.preflight", "check a run's store, data and tokenizer before it is given workers"),
     "presets": ("llm360.cli.presets", "list and show the presets"),
     "gc": ("llm360.cli.gc", "remove litter that no ledger entry names"),

@@ -1,4 +1,4 @@
-"""`llm360 spec`: resolve, validate and describe specifications."""
+"""`llm360 spec`: resolve, validate, plan and describe specifications."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from llm360.canonical import canonical_json
+from llm360.cli import plan
 from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError, SpecError
 from llm360.spec import documents, load_run
@@ -71,6 +72,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     validate.add_argument("sources", metavar="FILE", nargs="+", help="files, presets' names, or - for standard input")
     add_output(validate)
     validate.set_defaults(run=run_validate)
+
+    plan.configure(commands)
 
     schema = add_command(commands, "schema", "print the OpenAPI schema of LLM360Run", SCHEMA_EXAMPLES)
     schema.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml")

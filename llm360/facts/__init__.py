@@ -1,4 +1,5 @@
-"""What follows from a specification by arithmetic alone: parameters, steps, tokens, checkpoints, the state at a step.
+"""What follows from a specification by arithmetic alone: parameters, steps, tokens, checkpoints, the state at a step,
+the memory and time of one (`plan`).
 
 Nothing here is stated a second time: rows come from `llm360.data.order`, learning rates from `spec.training.Schedule`,
 checkpoints from `spec.checkpoints.CheckpointSchedule`. Presets and their page are made of these facts.

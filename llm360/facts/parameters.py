@@ -36,3 +36,24 @@ def _mlp(model: Model) -> int:
     widening = 2 if model.mlp == "swiglu" else 1
     biases = widening * model.intermediate_size + model.hidden_size if model.mlp_bias else 0
     return (widening + 1) * model.hidden_size * model.intermediate_size + biases
+
+
+def block_shapes(model: Model) -> list[tuple[int, ...]]:
+    """Shapes of the parameters of one decoder block: matrices [out, in], vectors [size]."""
+    hidden, inner = model.hidden_size, model.intermediate_size
+    query, key = model.num_heads * model.head_dim, model.num_key_value_heads * model.head_dim
+    attention = [(query, hidden), (key, hidden), (key, hidden), (hidden, query)]
+    mlp = [(inner, hidden)] * (2 if model.mlp == "swiglu" else 1) + [(hidden, inner)]
+    biases = [(out,) for out, _ in (*attention * model.attention_bias, *mlp * model.mlp_bias)]
+    return [*attention, *mlp, *biases, *2 * _norm_shapes(model)]
+
+
+def outer_shapes(model: Model) -> list[tuple[int, ...]]:
+    """Shapes of the parameters outside the blocks: embedding, final norm, and a head of its own."""
+    table = (model.vocab_size, model.hidden_size)
+    head = [] if model.tied_embeddings else [table, *[(model.vocab_size,)] * model.output_bias]
+    return [table, *_norm_shapes(model), *head]
+
+
+def _norm_shapes(model: Model) -> list[tuple[int, ...]]:
+    return [(model.hidden_size,)] * (2 if model.norm.kind == "layernorm" else 1)

@@ -29,7 +29,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.profiler import record_function
 
-from llm360_trainer.model import Decoder
+from llm360_trainer.model import Decoder, documents_of
 from llm360_trainer.optim import set_finished_steps, set_learning_rate
 
 Integers = npt.NDArray[np.integer[Any]]
@@ -76,6 +76,8 @@ class TrainStep:
         micro_batch: Most sequences of one forward and backward on a rank.
         num_sources: Number of data sources.
         max_grad_norm: The gradient's norm is clipped to it; None: never.
+        end_of_document: The token id that ends a document, where no position may see another document than its own;
+            None: a row is one document.
 
     Raises:
         ValueError: A batch or micro batch below 1.
@@ -91,6 +93,7 @@ class TrainStep:
         micro_batch: int,
         num_sources: int,
         max_grad_norm: float | None = 1.0,
+        end_of_document: int | None = None,
     ) -> None:
         if batch_rows < 1 or micro_batch < 1:
             raise ValueError(f"batch_rows ({batch_rows}) and micro_batch ({micro_batch}) must be at least 1")
@@ -99,6 +102,7 @@ class TrainStep:
         self.micro_batch = micro_batch
         self.num_sources = num_sources
         self.max_grad_norm = max_grad_norm
+        self.end_of_document = end_of_document
         self.rank_rows = math.ceil(batch_rows / mesh.size())
         """Rows that every rank computes, rows of weight 0 included."""
         self._replicas = mesh.size() // mesh["shard"].size()
@@ -182,7 +186,9 @@ class TrainStep:
             micro = slice(start, start + self.micro_batch)
             self._sync_gradients(start + self.micro_batch >= self.rank_rows)
             ids_RL = batch.ids_RL[micro]
-            total, losses_RT = self.model.loss(ids_RL[:, :-1], ids_RL[:, 1:], weights_RT[micro])
+            inputs_RT = ids_RL[:, :-1]
+            documents_RT = None if self.end_of_document is None else documents_of(inputs_RT, self.end_of_document)
+            total, losses_RT = self.model.loss(inputs_RT, ids_RL[:, 1:], weights_RT[micro], documents_RT)
             torch.autograd.backward(total)
             loss_sums_R[micro] = (losses_RT * batch.mask_RT[micro]).sum(dim=1, dtype=torch.float64)
         return loss_sums_R

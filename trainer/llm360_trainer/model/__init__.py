@@ -3,6 +3,7 @@
 Torch alone is imported here, so that a model runs and can be measured on a bare machine.
 """
 
+from llm360_trainer.model.attention import BACKENDS, Backend, documents_of, unavailable
 from llm360_trainer.model.config import DecoderConfig, Initializer, InitialValues
 from llm360_trainer.model.decoder import Decoder
 from llm360_trainer.model.flops import device_peak, flops_per_token, model_flops_utilization, num_parameters, peak_flops
@@ -11,12 +12,15 @@ from llm360_trainer.model.initialize import initial_tensor
 from llm360_trainer.model.section import decoder_from_section, model_section
 
 __all__ = [
+    "BACKENDS",
+    "Backend",
     "Decoder",
     "DecoderConfig",
     "InitialValues",
     "Initializer",
     "decoder_from_section",
     "device_peak",
+    "documents_of",
     "flops_per_token",
     "from_hf_name",
     "hf_config",
@@ -27,4 +31,5 @@ __all__ = [
     "num_parameters",
     "peak_flops",
     "to_hf_name",
+    "unavailable",
 ]

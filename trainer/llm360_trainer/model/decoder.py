@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from llm360_trainer.model.attention import Backend, Mask, attend, attention_mask
 from llm360_trainer.model.config import DecoderConfig
 from llm360_trainer.model.loss import weighted_cross_entropy
 
@@ -42,25 +43,38 @@ class Decoder(nn.Module):
         if not config.tied_embeddings:
             self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.output_bias)
 
-    def forward(self, input_ids_BT: Tensor) -> Tensor:
+    def set_attention(self, backend: Backend) -> None:
+        """Choose the kernel of all layers; what is computed stays the same."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = backend
+
+    def forward(self, input_ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Logits[B, T, V] of the token after each position, in the parameters' compute dtype.
 
         Args:
             input_ids_BT: int64 token ids.
+            documents_BT: Number of each token's document (`documents_of`), which it sees alone; None: a row is one.
 
         Raises:
             ValueError: More tokens than `max_position_embeddings`.
         """
         weight_VC, bias_V = self._output()
-        return functional.linear(self._hidden(input_ids_BT), weight_VC, bias_V) * self.config.output_logits_scale
+        return (
+            functional.linear(self._hidden(input_ids_BT, documents_BT), weight_VC, bias_V)
+            * self.config.output_logits_scale
+        )
 
-    def loss(self, input_ids_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, input_ids_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor, documents_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Weighted cross entropy, without ever holding all logits.
 
         Args:
             input_ids_BT: int64 token ids.
             labels_BT: int64 id of the token that follows each position.
             weights_BT: fp32 weight of each prediction; 0 for what does not count.
+            documents_BT: Number of each token's document (`documents_of`), which it sees alone; None: a row is one.
 
         Returns:
             The weighted sum (fp32 scalar, differentiable), and each prediction's loss in nats (fp32 [B, T], constant).
@@ -70,7 +84,7 @@ class Decoder(nn.Module):
         """
         weight_VC, bias_V = self._output()
         total, losses_N = weighted_cross_entropy(
-            self._hidden(input_ids_BT).flatten(0, 1),
+            self._hidden(input_ids_BT, documents_BT).flatten(0, 1),
             weight_VC,
             bias_V,
             labels_BT.flatten(),
@@ -79,7 +93,7 @@ class Decoder(nn.Module):
         )
         return total, losses_N.view(labels_BT.shape)
 
-    def _hidden(self, input_ids_BT: Tensor) -> Tensor:
+    def _hidden(self, input_ids_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
         length = input_ids_BT.shape[1]
         if length > self.config.max_position_embeddings:
             raise ValueError(
@@ -87,13 +101,19 @@ class Decoder(nn.Module):
                 f"({self.config.max_position_embeddings}); use shorter rows or raise it"
             )
         rotation = rotation_table(self.config, length, input_ids_BT.device)
+        mask = attention_mask(self._attention(), documents_BT, length, input_ids_BT.device)
         x_BTC = self.embed(input_ids_BT)
         if self.config.embeddings_scale != 1.0:
             x_BTC = x_BTC * self.config.embeddings_scale
         for layer in self.layers:
-            x_BTC = layer(x_BTC, rotation)
+            x_BTC = layer(x_BTC, rotation, mask)
         normed_BTC: Tensor = self.norm(x_BTC)
         return normed_BTC
+
+    def _attention(self) -> Backend:
+        first = self.layers[0]
+        assert isinstance(first, Block)
+        return first.self_attn.backend
 
     def _output(self) -> tuple[Tensor, Tensor | None]:
         if self.head is None:
@@ -112,9 +132,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = _norm(config)
         self.mlp: nn.Module = SwiGLU(config) if config.mlp == "swiglu" else GELU(config)
 
-    def forward(self, x_BTC: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotation: Rotation, mask: Mask = None) -> Tensor:
         """The residual stream after this block, [B, T, C]."""
-        attended_BTC: Tensor = self.self_attn(self.input_layernorm(x_BTC), rotation)
+        attended_BTC: Tensor = self.self_attn(self.input_layernorm(x_BTC), rotation, mask)
         if self.parallel_residual:
             parallel_BTC: Tensor = x_BTC + attended_BTC + self.mlp(self.post_attention_layernorm(x_BTC))
             return parallel_BTC
@@ -135,22 +155,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.attention_bias)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.attention_bias)
         self.scale = 1 / config.head_dim if config.attention_scale == "d" else config.head_dim**-0.5
+        self.backend: Backend = "sdpa"
 
-    def forward(self, x_BTC: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x_BTC: Tensor, rotation: Rotation, mask: Mask = None) -> Tensor:
         """What each position gathers from itself and those before it, [B, T, C]."""
         heads = (*x_BTC.shape[:2], -1, self.config.head_dim)
         q_BTHD = rotate(self.q_proj(x_BTC).view(heads), rotation, self.config.rotary_layout)
         k_BTKD = rotate(self.k_proj(x_BTC).view(heads), rotation, self.config.rotary_layout)
         v_BTKD = self.v_proj(x_BTC).view(heads)
-        attended_BHTD = functional.scaled_dot_product_attention(
-            q_BTHD.transpose(1, 2),
-            k_BTKD.transpose(1, 2),
-            v_BTKD.transpose(1, 2),
-            is_causal=True,
-            scale=self.scale,
-            enable_gqa=self.config.num_kv_heads != self.config.num_heads,
-        )
-        output_BTC: Tensor = self.o_proj(attended_BHTD.transpose(1, 2).flatten(2))
+        attended_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, mask, self.scale, self.backend)
+        output_BTC: Tensor = self.o_proj(attended_BTHD.flatten(2))
         return output_BTC
 
 

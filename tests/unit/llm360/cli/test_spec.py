@@ -93,3 +93,33 @@ def test_schema_is_the_same_in_both_forms(llm360):
 
 def test_reference_is_printed(llm360):
     assert llm360("spec reference")[1].startswith("# LLM360Run\n")
+
+
+def test_plan_says_what_a_step_needs(llm360):
+    code, out, _ = llm360("spec plan amber-7b --gpus 8 --gpu h200 --mfu 0.5 -o json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["fits"]
+    parts = facts["memory_bytes"]
+    assert sum(size for name, size in parts.items() if name != "total") == parts["total"]
+    assert facts["tokens_per_second"] == pytest.approx(2240 * 2048 / facts["step_seconds"]["total"])
+    code, out, _ = llm360("spec plan amber-7b --gpus 8")
+    assert code == 0
+    assert "at the peak, so at most" in out
+
+
+def test_plan_refuses_what_cannot_fit(llm360):
+    code, out, err = llm360("spec plan k2-65b --gpus 8")
+    assert code == 2
+    assert "capacity" in out
+    assert err.startswith("llm360: error: a step needs ")
+    assert llm360("spec plan amber-7b --mfu 1.5")[::2] == (
+        2,
+        "llm360: error: --mfu is 1.5; a share above 0 and at most 1 is allowed\n",
+    )
+
+
+def test_plan_of_a_cpu_run_measures_its_pods(llm360):
+    facts = json.loads(llm360("spec plan amber-tiny -o json")[1])
+    assert facts["capacity_bytes"] == 3 * 2**30
+    assert "tokens_per_second" not in facts

@@ -1,0 +1,117 @@
+"""What follows from a specification for memory and time: sums of shapes, volumes, and the change that would help."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm360.errors import InputError
+from llm360.facts import num_parameters
+from llm360.facts.hardware import GIB, GPUS, gpu_named
+from llm360.facts.memory import StepShape, step_memory
+from llm360.facts.parameters import block_shapes, outer_shapes
+from llm360.facts.plan import plan, refusal
+from llm360.facts.speed import flops_per_token, step_time, step_traffic
+from llm360.spec import load_run, preset_names
+
+AMBER = load_run("amber-7b", require_store=False)
+STEP = StepShape(10, 1, 2048, 2, 224, "full")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_shapes_are_those_of_all_parameters(name):
+    model = load_run(name, require_store=False).spec.model
+    count = sum(map(math.prod, [*outer_shapes(model), *model.num_layers * block_shapes(model)]))
+    assert count == num_parameters(model)
+
+
+@given(
+    micro_batch=st.integers(1, 16),
+    ranks=st.integers(1, 512),
+    checkpointing=st.sampled_from(["none", "selective", "full"]),
+)
+def test_more_work_needs_more_memory_and_more_ranks_less(micro_batch, ranks, checkpointing):
+    step = StepShape(micro_batch, 1, 2048, 2, ranks, checkpointing)
+    need = step_memory(AMBER.spec.model, step).total
+    assert step_memory(AMBER.spec.model, replace(step, micro_batch=micro_batch + 1)).total > need
+    if ranks > 1:  # alone a rank gathers nothing
+        assert step_memory(AMBER.spec.model, replace(step, shard_ranks=ranks + 64)).total <= need
+    assert step_memory(AMBER.spec.model, replace(step, micro_steps=2)).total > need
+
+
+def test_recomputing_more_never_needs_more():
+    needs = [
+        step_memory(AMBER.spec.model, replace(STEP, checkpointing=kind)).total for kind in ("none", "selective", "full")
+    ]
+    assert needs == sorted(needs, reverse=True)
+
+
+def test_sharded_state_is_sixteen_bytes_a_parameter():
+    alone = step_memory(AMBER.spec.model, StepShape(1, 1, 1, 2, 1, "full"))
+    assert alone.parameters == 4 * 6_738_415_616
+    assert alone.optimizer == 8 * 6_738_415_616
+    assert alone.gradients >= 4 * 6_738_415_616
+
+
+def test_a_rank_sends_the_weights_twice_and_the_gradient_once():
+    traffic = step_traffic(AMBER.spec.model, replace(STEP, shard_ranks=8, micro_steps=3), replicas=1)
+    assert traffic.gather == pytest.approx(3 * 2 * 2 * 6_738_415_616 * 7 / 8)
+    assert traffic.reduce == pytest.approx(4 * 6_738_415_616 * 7 / 8)
+    assert traffic.replicate == 0
+    kept = step_traffic(AMBER.spec.model, replace(STEP, shard_ranks=8, reshard=False), replicas=4)
+    assert kept.gather == pytest.approx(2 * 6_738_415_616 * 7 / 8)
+    assert kept.replicate == pytest.approx(2 * 4 * 6_738_415_616 / 8 * 3 / 4)
+
+
+def test_time_is_the_longer_of_arithmetic_and_links():
+    gpu = GPUS["h100"]
+    step = replace(STEP, checkpointing="none")
+    time = step_time(AMBER.spec.model, step, gpu, replicas=1, node_gpus=4, mfu=0.5)
+    assert time.compute == pytest.approx(10 * 2048 * flops_per_token(AMBER.spec.model, 2048) / (0.5 * 989e12))
+    assert time.total == pytest.approx(max(time.compute, time.communicate) + time.ends)
+    inside = step_time(AMBER.spec.model, replace(step, shard_ranks=4), gpu, replicas=1, node_gpus=4, mfu=0.5)
+    assert inside.communicate < time.communicate / 8  # NVLink instead of the network
+    bound = step_time(AMBER.spec.model, STEP, gpu, replicas=1, node_gpus=4)
+    assert bound.compute > time.compute * 0.5  # the peak, but a second forward
+
+
+def test_amber_fits_as_it_was_trained():
+    found = plan(AMBER, capacity=GPUS["a100-80gb"].memory_bytes)
+    assert (found.fits, found.step.micro_steps, found.setting.gpus) == (True, 1, 224)
+    assert refusal(AMBER, found) is None
+
+
+def test_what_does_not_fit_is_refused_with_changes_that_fit():
+    run = load_run("amber-7b", ["parallelism.activationCheckpointing=none"], require_store=False)
+    capacity = 70 * GIB
+    sentence = refusal(run, plan(run, capacity))
+    assert sentence.startswith("a step needs 96.7 GiB of each of 224 ranks, which have 70.0 GiB for it; it would fit")
+    for change in sentence.partition("it would fit with ")[2].split(", or with "):
+        fixed = load_run("amber-7b", ["parallelism.activationCheckpointing=none", change], require_store=False)
+        assert plan(fixed, capacity).fits
+
+
+def test_more_gpus_are_named_where_nothing_else_helps():
+    run = load_run("k2-65b", require_store=False)
+    sentence = refusal(run, plan(run, 70 * GIB, 64))
+    number = int(sentence.rpartition("it would fit with ")[2].removesuffix(" GPUs"))
+    assert plan(run, 70 * GIB, number).fits
+    assert not plan(run, 70 * GIB, number // 2).fits
+
+
+def test_what_can_never_fit_says_so():
+    run = load_run("k2-65b", require_store=False)
+    assert "take GPUs with more memory, or a smaller model" in refusal(run, plan(run, GIB))
+
+
+@pytest.mark.parametrize(("gpus", "words"), [(0, "1 to 2,240 ranks"), (2241, "1 to 2,240 ranks")])
+def test_ranks_beyond_the_batch_are_refused(gpus, words):
+    with pytest.raises(InputError, match=words):
+        plan(AMBER, GIB, gpus)
+
+
+def test_an_unknown_gpu_is_refused():
+    with pytest.raises(InputError, match=r"did you mean 'h100'\?"):
+        gpu_named("h10")
