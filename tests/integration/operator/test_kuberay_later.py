@@ -86,7 +86,7 @@ def operator(tmp_path, monkeypatch):
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             write_kubeconfig(tmp_path / "kubeconfig", runner.addresses[0][1])
             monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-            operating = asyncio.create_task(operate(Options(Settings("operator:1", "trainer:1"), 4, 0, ())))
+            operating = asyncio.create_task(operate(Options(Settings("operator:1", "trainer:1"), 4, 0)))
             try:
                 await script(server, operating)
             finally:
