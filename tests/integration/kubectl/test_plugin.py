@@ -157,7 +157,7 @@ def test_completion_offers_commands_options_and_the_namespaces_runs(cluster):
     assert complete(["s"]) == ["status", "suspend"]
     assert complete(["status", "am"]) == ["amber", "amber-two"]
     assert complete(["status", "-n", "elsewhere", ""]) == []
-    assert complete(["logs", "amber", "--of", ""]) == ["driver", "workers", "preflight"]
+    assert complete(["logs", "amber", "--of", ""]) == ["driver", "workers", "preflight", "evaluation"]
     assert complete(["status", "--context", ""]) == ["here"]
     assert "--interval" in complete(["status", "--"])
 
