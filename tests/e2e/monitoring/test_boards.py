@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +15,21 @@ import pytest
 from llm360.monitoring.boards import BOARDS
 from llm360.monitoring.catalogue import LIVE, OPERATOR, Metric
 from llm360.monitoring.catalogue import metric as metric_named
+from llm360.monitoring.pictures import Window
+from llm360.monitoring.prometheus import Prometheus
 from llm360.monitoring.replay import write_labels, write_openmetrics
 from llm360.release.history import History
 
+DASHBOARDS = Path(__file__).parents[3] / "helm/llm360/dashboards"
 EVERY = 5
 """Seconds between the samples of what only a live run has."""
 BEGIN = datetime.fromisoformat("2026-01-02T03:00:00Z").timestamp()
 SECONDS = 180
 """The synthetic release's time."""
 
-LABELS = {"namespace": "ml", "run": "amber-tiny", "rank": "1", "phase": "Failed", "reason": "Fenced"}
+STRAGGLER = 2
+"""The rank of four whose counters grow four times as fast."""
+LABELS = {"namespace": "ml", "run": "amber-tiny", "phase": "Failed", "reason": "Fenced"}
 LABELS |= {"verb": "patch", "kind": "LLM360Run", "code": "409"}
 FOREIGN = (
     Metric("DCGM_FI_DEV_GPU_TEMP", "gauge", "", ("pod", "gpu")),
@@ -49,16 +57,23 @@ def live_text() -> bytes:
     for metric in (*LIVE, *OPERATOR, *FOREIGN, metric_named("llm360_mfu_ratio")):
         family = metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name
         lines.append(f"# TYPE {family} {metric.kind}")
-        labels = {name: (LABELS | POD)[name] for name in metric.labels}
-        for second in range(0, SECONDS, EVERY):
-            at = f"{BEGIN + second:.3f}"
-            if metric.kind == "histogram":
-                bounds = [*map(float, metric.buckets), "+Inf"]
-                lines += [f"{metric.name}_bucket{{{write_labels({'le': str(b)})}}} {second} {at}" for b in bounds]
-                lines += [f"{metric.name}_count {second} {at}", f"{metric.name}_sum {second * 0.01} {at}"]
-            else:
-                lines.append(f"{metric.name}{{{write_labels(labels)}}} {second + 1} {at}")
+        for rank in range(4 if "rank" in metric.labels else 1):
+            labels = {name: (LABELS | POD | {"rank": str(rank)})[name] for name in metric.labels}
+            lines += live_samples(metric, write_labels(labels), 0.2 if rank == STRAGGLER else 0.05)
     return "\n".join([*lines, "# EOF\n"]).encode()
+
+
+def live_samples(metric: Metric, labels: str, slope: float) -> Iterator[str]:
+    """A series that rises by so much in a second."""
+    for second in range(0, SECONDS, EVERY):
+        at = f"{BEGIN + second:.3f}"
+        if metric.kind == "histogram":
+            for bound in (*map(float, metric.buckets), "+Inf"):
+                yield f"{metric.name}_bucket{{{write_labels({'le': str(bound)})}}} {second} {at}"
+            yield f"{metric.name}_count {second} {at}"
+            yield f"{metric.name}_sum {second * 0.01} {at}"
+        else:
+            yield f"{metric.name}{{{labels}}} {1 + slope * second} {at}"
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +92,8 @@ def filled(replay_into: Any, serve: Any, promtool: Any, real_records: Any, tmp_p
 
 def ask(prometheus: Any, expr: str, run: str, start: float, end: float) -> list[Any]:
     """A panel's query as Grafana sends it, on all namespaces."""
-    for name, value in {
-        "$__rate_interval": "1m",
-        "$__range": f"{end - start:.0f}s",
-        "$namespace": ".*",
-        "$run": run,
-    }.items():
-        expr = expr.replace(name, value)
-    series: list[Any] = prometheus.ask("query_range", query=expr, start=start, end=end, step=5)["result"]
+    filled = Window(start, end, {"namespace": ".*", "run": run}, EVERY).fill(expr)
+    series: list[Any] = prometheus.ask("query_range", query=filled, start=start, end=end, step=EVERY)["result"]
     return [value for each in series for value in each["values"]]
 
 
@@ -107,6 +116,26 @@ def test_learning_and_speed_of_a_real_run_return_data(filled, real_records):
 def test_annotations_mark_the_attempts_and_the_rewind(filled):
     for name, expr in BOARDS[0].annotations:
         assert ask(filled, expr, "amber-tiny", BEGIN, BEGIN + SECONDS), name
+
+
+def test_a_straggler_stands_out(filled):
+    window = Window(BEGIN, BEGIN + SECONDS, {"namespace": ".*", "run": "amber-tiny"}, EVERY)
+    expr = next(p.queries[0].expr for _, ps in BOARDS[2].rows for p in ps if p.title == "Own time by rank")
+    found = Prometheus(filled.address).range(window.fill(expr), window.start, window.end, EVERY)
+    last = {each.labels["rank"]: each.series.y[-1] for each in found}
+    assert last == {str(rank): pytest.approx(0.2 if rank == STRAGGLER else 0.05) for rank in range(4)}
+
+
+def test_every_panel_is_drawn_with_data(filled, tmp_path):
+    times = [datetime.fromtimestamp(at, UTC).isoformat() for at in (BEGIN, BEGIN + SECONDS)]
+    command = [sys.executable, "-m", "llm360.monitoring.draw", filled.address, *sorted(DASHBOARDS.glob("*.json"))]
+    options = ["--var", "run=amber-tiny", "--from", times[0], "--to", times[1], "--scrape-seconds", str(EVERY)]
+    subprocess.run([*command, *options, "--out", tmp_path], check=True, timeout=300)
+    drawn = {path.stem: path.read_text() for path in tmp_path.glob("*.svg")}
+    assert drawn.keys() == {board.uid for board in BOARDS}
+    for name, text in drawn.items():
+        assert "no data" not in text, name
+        assert len(text) < 100_000, name
 
 
 def test_variables_have_values(filled):
