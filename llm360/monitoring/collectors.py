@@ -60,6 +60,6 @@ class Collectors:
             made: Any = Histogram(metric.name, metric.help, buckets=metric.buckets, **common)
         else:
             made = {"gauge": Gauge, "counter": Counter}[metric.kind](metric.name, metric.help, **common)
-        if metric.kind == "counter" and set(metric.labels) <= set(self._common):
+        if metric.kind != "gauge" and metric.labels and set(metric.labels) <= set(self._common):
             made.labels(*self._values(metric, {}))  # 0 from the start, or its first increase would not be seen as one
         return metric, made

@@ -134,7 +134,8 @@ def _picture(panel: Mapping[str, Any], window: Window, ask: Ask, marks: list[Mar
     if panel["type"] == "stat":
         values = tuple((name, say(unit, float(series.finite().y[-1]))) for name, series in found)
         return _with(picture, values=values)
-    scale = scale_of(unit, max(float(np.abs(series.finite().y).max()) for _, series in found))
+    greatest = max(float(np.abs(series.finite().y).max()) for _, series in found)
+    scale = scale_of(unit, greatest)
     lines = [
         Line(name, Series(part.x - window.start, part.y * scale.factor), color)
         for color, (name, series) in enumerate(found)
@@ -143,7 +144,7 @@ def _picture(panel: Mapping[str, Any], window: Window, ask: Ask, marks: list[Mar
     seconds = window.end - window.start
     chart = line_chart(
         "", panel["title"], lines, caption=panel["description"], marks=marks, x_range=(0.0, seconds),
-        x_ticks=elapsed_ticks(seconds), zero=unit != "none",
+        x_ticks=elapsed_ticks(seconds), zero=unit != "none" or greatest == 0,
     )  # fmt: skip
     title = f"{panel['title']} ({scale.symbol})" if scale.symbol else panel["title"]
     return _with(picture, title=title, chart=chart, legend=_legend([name for name, _ in found], picture.width - 80))

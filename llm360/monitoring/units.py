@@ -48,7 +48,7 @@ def say(unit: str, value: float) -> str:
     match unit:
         case "percentunit":
             return f"{100 * value:.1f}%"
-        case "s" if value >= 10:
+        case "s" if value >= 10 or not value:
             return duration(value)
         case "bytes":
             return short_bytes(value)

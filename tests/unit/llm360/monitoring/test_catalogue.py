@@ -52,9 +52,10 @@ def test_a_step_counts_as_nonfinite_only_where_it_was_computed(step_record):
     assert of(step_record(loss=nan, grad_norm=nan, source_tokens={}, skipped=True)) == 0
 
 
-def test_counters_of_one_series_are_there_from_the_start():
+def test_counters_and_histograms_of_one_series_are_there_from_the_start():
     collectors = Collectors(DRIVER, {"run": "amber"})
-    assert collectors.registry.get_sample_value("llm360_nonfinite_total", {"run": "amber"}) == 0
+    for name in ("llm360_nonfinite_total", "llm360_data_wait_seconds_total", "llm360_step_seconds_sum"):
+        assert collectors.registry.get_sample_value(name, {"run": "amber"}) == 0
     assert collectors.registry.get_sample_value("llm360_train_loss", {"run": "amber"}) is None
     with pytest.raises(KeyError):
         collectors.counter("llm360_nosuch_total")

@@ -16,6 +16,7 @@ DASHBOARDS = Path(__file__).parents[4] / "helm/llm360/dashboards"
         ("percentunit", 0.4567, "45.7%"),
         ("s", 0.0125, "12.5 ms"),
         ("s", 1.5, "1.5 s"),
+        ("s", 0, "0s"),
         ("s", 3723, "1h02m"),
         ("bytes", 3 * 2**30, "3.00 GiB"),
         ("Bps", 2**20, "1 MiB/s"),
