@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("llm360_trainer.cli.run", "train a model as a preset or a file describes it"),
     "status": ("llm360.cli.status", "show where a run stands"),
     "ls": ("llm360.cli.ls", "list a release's checkpoints, attempts and data"),
+    "eval": ("llm360_trainer.cli.evaluate", "score checkpoints by lm-evaluation-harness"),
     "report": ("llm360.cli.report", "write a run's report as one HTML page"),
     "metrics": ("llm360.cli.metrics", "write the record of a run's steps for Prometheus, TensorBoard and others"),
     "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
@@ -157,6 +158,7 @@ def run(argv: Sequence[str], program: Program = LLM360) -> int:
 
 # Third-party packages that only an extra brings, by the extra that brings them.
 EXTRA_OF = dict.fromkeys(("torch", "ray", "safetensors", "psutil", "tensorboardX", "zstandard"), "trainer")
+EXTRA_OF |= dict.fromkeys(("lm_eval", "datasets"), "eval")
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from llm360.release.fields import AttemptNumber, Count, Digest, Key, StrictModel
 
 LEDGER_FORMAT = "llm360-ledger/1"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Reason = Annotated[str, Field(min_length=1, max_length=2000, description="why, in a sentence")]
 
 
@@ -190,13 +191,28 @@ class Rewind(TrainingDraft):
     reason: Reason
 
 
+class Score(StrictModel):
+    """One number of an evaluation."""
+
+    metric: str = Field(
+        min_length=1, max_length=200, description="as the harness names it: acc_norm, exact_match,strict-match"
+    )
+    value: Number = Field(description="over all samples")
+    stderr: Number | None = Field(None, description="standard error of the value; none: the harness gives none")
+
+
 class Eval(Draft):
-    """An evaluation of a checkpoint."""
+    """An evaluation of a checkpoint. Those of another harness, shots, limit or seed are other evaluations."""
 
     kind: Literal["eval"] = "eval"
     step: Count = Field(description="of the checkpoint")
     checkpoint: Digest = Field(description="name of the checkpoint's entry")
     task: Name = Field(description="what was evaluated")
+    shots: Count | None = Field(None, description="solved examples in the prompt; none: the task's own number")
+    harness: Annotated[str, Field(max_length=100)] | None = Field(None, description="name and version of what ran it")
+    limit: Count | None = Field(None, description="only so many of the task's samples; none: all")
+    seed: Count | None = Field(None, description="of all that is drawn; none: the harness's own seeds")
+    scores: tuple[Score, ...] | None = Field(None, description="the task's numbers, as in its files")
     prefix: Key = Field(description="folder of its files")
     digests: dict[Key, Digest] = Field(min_length=1, description="of each file, by its key inside the folder")
 

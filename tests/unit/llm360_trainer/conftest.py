@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from synthetic.small import SmallRelease, small_release
 from synthetic.trained import TrainedRelease, trained_release
 
 from llm360.canonical import sha256_digest
@@ -168,3 +169,9 @@ def trained_copy(trained: TrainedRelease, tmp_path: Path) -> TrainedRelease:
     """A copy of it to write into."""
     shutil.copytree(trained.uri, tmp_path / "trained")
     return TrainedRelease(open_storage(str(tmp_path / "trained")), trained.manifest, trained.texts)
+
+
+@pytest.fixture
+def make_release(tmp_path: Path) -> Callable[..., SmallRelease]:
+    """Makes a release of one checkpoint: the first values of a preset's architecture with small sizes."""
+    return lambda preset, *overrides: small_release(tmp_path, preset, *overrides)

@@ -26,7 +26,7 @@ from llm360.release.history import CheckpointEntry, History
 from llm360.release.prune import find_checkpoint
 from llm360.spec.model import Model
 from llm360.storage import Storage
-from llm360_trainer.checkpoint.weights import read_tensors
+from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors
 from llm360_trainer.model import Decoder, DecoderConfig, from_hf_name, layer_of
 from llm360_trainer.train.settings import decoder_config
 
@@ -83,7 +83,7 @@ def open_checkpoint(
     history: History,
     checkpoint: CheckpointEntry,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> OpenedCheckpoint:
     """Verify a checkpoint's model and load it.
@@ -92,7 +92,7 @@ def open_checkpoint(
         storage: Rooted at the release.
         history: Of the release.
         checkpoint: From `select_checkpoints`.
-        dtype: Of the weights in memory, and so of the computation.
+        dtype: Of the weights in memory, and so of the computation; None: as published.
         device: Where they go.
 
     Raises:
@@ -105,6 +105,7 @@ def open_checkpoint(
     root = storage.at(checkpoint.body.prefix)
     try:
         manifest = load_checkpoint_manifest(storage, checkpoint.body.prefix, checkpoint.body.digests.manifest)
+        dtype = dtype or TORCH_DTYPES[manifest.model[0].dtype]
         decoder = _decoder(root, architecture(storage, history), manifest, dtype, device)
         tokenizer = small_file(root, manifest, "tokenizer.json")
         eos_id = end_of_document(root, manifest)
