@@ -23,6 +23,8 @@ from llm360_operator.verdict import FINAL, condition, stated
 POLL_SECONDS = 30.0
 """When to look again while something runs or waits; events of Jobs tell most of it earlier."""
 SOON_SECONDS = 1.0
+GOING_SECONDS = 5.0
+"""When to look whether Jobs that are on their way out are gone, pods on lost nodes with them."""
 
 TRY_AGAIN = "put it right, then change any operation of the specification, and it is tried again"
 
@@ -134,7 +136,10 @@ def _heard(case: Case, memory: Memory) -> Memory:
 
 
 def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[str]) -> _Jobs:
-    """Sort the Jobs that are there. One that failed before the specification changed has not failed for the new one."""
+    """Sort the Jobs that are there.
+
+    One that failed before the specification changed has not failed for the new one; one on a lost node is made anew.
+    """
     settled = {record.digest: record.settled for record in stored.records}
     known = {record.digest for record in memory.records}
     generation = case.run["metadata"]["generation"]
@@ -142,7 +147,7 @@ def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[st
     for job in case.seen.evaluations:
         is_unwanted = job.digest not in known
         if job.state == "Active":
-            is_unwanted = is_unwanted or case.is_suspend_asked or not job.labels & asked
+            is_unwanted = is_unwanted or job.is_lost or case.is_suspend_asked or not job.labels & asked
         else:
             is_outdated = job.state == "Failed" and job.generation != generation
             is_unwanted = is_unwanted or is_outdated or job.labels <= settled.get(job.digest, frozenset())
@@ -175,8 +180,10 @@ def _num_free(case: Case, stored: Memory, num_there: int, max_running: int) -> i
 
 
 def _wait(jobs: _Jobs, *, is_noted: bool, is_open: bool) -> float | None:
-    if jobs.ended or jobs.deleted or (is_open and not is_noted):
+    if jobs.ended or (is_open and not is_noted):
         return SOON_SECONDS
+    if jobs.deleted:
+        return GOING_SECONDS
     return POLL_SECONDS if jobs.busy or is_open else None
 
 

@@ -68,6 +68,7 @@ class Observer:
         if cluster is not None and read_cluster(cluster).is_head_ready and _may_answer(status, seen_jobs):
             driver = await self._fetch(status_url(namespace, name))
         now = datetime.now(UTC)
+        lost_pods = read_lost_pods(pods, now)
         return Seen(
             now=now,
             configs={config["metadata"]["name"]: config["data"]["run.json"].encode() for config in configs if config},
@@ -75,10 +76,10 @@ class Observer:
             cluster=read_cluster(cluster) if cluster else None,
             jobs=seen_jobs,
             troubles=read_troubles(own_pods),
-            lost_pods=read_lost_pods(pods, now),
+            lost_pods=lost_pods,
             driver=driver,
             is_kuberay_missing=is_missing,
-            evaluations=tuple(read_evaluation(job, evaluation_pods) for job in evaluations),
+            evaluations=tuple(read_evaluation(job, evaluation_pods, lost_pods) for job in evaluations),
             evaluation_troubles=read_troubles(evaluation_pods),
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -98,6 +98,8 @@ class Evaluation:
         answer: What its newest pod said last: {reason, message, scores}.
         reason: Of a bad end: the answer's, or Kubernetes'.
         message: The same as a sentence.
+        is_lost: Whether its pod is on a node that does not answer. Kubernetes makes no other pod for a Job that tells
+            exit codes apart before that node has said how this one ended.
         is_deleting: Whether it is about to go.
     """
 
@@ -110,6 +112,7 @@ class Evaluation:
     answer: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     message: str = ""
+    is_lost: bool = False
     is_deleting: bool = False
 
 
@@ -205,12 +208,13 @@ def is_ended(job: Object) -> bool:
     return any(_condition(job, kind).get("status") == "True" for kind in ("Complete", "Failed"))
 
 
-def read_evaluation(job: Object, pods: Iterable[Object]) -> Evaluation:
+def read_evaluation(job: Object, pods: Iterable[Object], lost: Collection[str] = ()) -> Evaluation:
     """The Job of an evaluation, with the last message of its newest pod that has one.
 
     Args:
         job: The Job.
         pods: Of all evaluations of the run, as far as they were looked at.
+        lost: Names of pods whose node does not say that they are gone.
     """
     metadata = job["metadata"]
     annotations = metadata.get("annotations") or {}
@@ -238,6 +242,7 @@ def read_evaluation(job: Object, pods: Iterable[Object]) -> Evaluation:
         answer=answer,
         reason=str(answer.get("reason") or killed or failure.get("reason") or ""),
         message=str(answer.get("message") or last_line or failure.get("message") or ""),
+        is_lost=any(pod["metadata"]["name"] in lost for pod in own),
         is_deleting=is_deleting(job),
     )
 

@@ -222,6 +222,12 @@ class World:
                 if state == "Succeeded":
                     self.evaluated.setdefault(job.digest, set()).update(job.labels)
 
+    def lose_evaluations(self):
+        """Their node loses its power."""
+        for name, job in self.evaluations.items():
+            if job.state == "Active":
+                self.evaluations[name] = replace(job, is_lost=True)
+
     def evaluate_all(self, rounds=40):
         """Evaluations go well until nothing is left of them to do."""
         for _ in range(rounds):

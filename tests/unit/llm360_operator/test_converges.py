@@ -53,6 +53,7 @@ EVENTS = {
     "made again": lambda world: train(world, 0, 10, 20, 30, branch="1"),
     "evaluations end": lambda world: world.end_evaluations(),
     "evaluations fail": lambda world: world.end_evaluations(state="Failed", reason="TaskMissing", message="no arc"),
+    "evaluations lost": lambda world: world.lose_evaluations(),
     "an evaluation ends": lambda world: world.end_evaluations(10),
     "other tasks": lambda world: world.change(evaluation=evaluation("hella", maxRunning=MOST)),
     "more tasks": lambda world: world.change(evaluation=evaluation("arc", "hella", maxRunning=2)),

@@ -254,6 +254,18 @@ def test_pods_that_cannot_run_are_told_and_do_not_touch_the_runs_own_condition(e
     assert evaluating.said == ("Training", "Training")
 
 
+def test_a_job_on_a_lost_node_is_made_anew_and_has_not_failed(evaluating):
+    evaluating.step()
+    evaluating.evaluations[name(0)] = replace(evaluating.evaluations[name(0)], is_lost=True)
+    decision = evaluating.step()
+    assert [action.name for action in decision.evaluations] == [name(0)]
+    assert decision.wait == 5
+    evaluating.finish_deletions()
+    assert made(evaluating.step()) == [name(0)]
+    evaluating.evaluate_all()
+    assert counts(evaluating) == [4, 4, 0, 0, 0]
+
+
 def test_the_operators_bound_for_all_runs_holds(evaluating):
     evaluating.change(evaluation={"tasks": TASKS, "maxRunning": 4})
     evaluating.evaluation_slots = 0

@@ -176,6 +176,12 @@ def test_an_evaluation_that_runs_has_said_nothing():
     assert read_evaluation(evaluation_job(deletionTimestamp="2026-11-22T12:00:00Z"), []).is_deleting
 
 
+def test_an_evaluation_whose_pod_is_lost_is_lost():
+    pod = evaluation_pod("2026-11-22T12:00:00Z")
+    assert read_evaluation(evaluation_job(), [pod], ["x"]).is_lost
+    assert not read_evaluation(evaluation_job(), [pod], ["y"]).is_lost
+
+
 def test_an_evaluations_last_pod_has_the_last_word():
     pods = [
         evaluation_pod("2026-11-22T12:00:00Z", message='{"reason": "Lost", "message": "first"}'),
