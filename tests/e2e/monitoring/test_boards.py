@@ -30,7 +30,7 @@ SECONDS = 180
 STRAGGLER = 2
 """The rank of four whose counters grow four times as fast."""
 LABELS = {"namespace": "ml", "run": "amber-tiny", "phase": "Failed", "reason": "Fenced"}
-LABELS |= {"verb": "patch", "kind": "LLM360Run", "code": "409"}
+LABELS |= {"verb": "patch", "kind": "LLM360Run", "code": "409", "task": "arc_easy", "metric": "acc", "state": "done"}
 FOREIGN = (
     Metric("DCGM_FI_DEV_GPU_TEMP", "gauge", "", ("pod", "gpu")),
     Metric("DCGM_FI_DEV_SM_CLOCK", "gauge", "", ("pod", "gpu")),
