@@ -304,8 +304,7 @@ def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
     ]
     container["volumeMounts"].append(_CONFIG_MOUNT)
     pod = _ray_pod(name, config, head, container, [_config_volume(config_name)])
-    # For a Prometheus that finds pods by these; Prometheus Operator's finds them by the chart's PodMonitor.
-    pod["metadata"]["annotations"] = {"prometheus.io/scrape": "true", "prometheus.io/port": str(STATUS_PORT)}
+    pod["metadata"]["annotations"] = _scraped(STATUS_PORT)
     return pod
 
 
@@ -318,8 +317,14 @@ def _worker(name: str, config: ResolvedRun) -> Manifest:
         container["resources"]["limits"] |= gpus
     container["env"] = [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(HEAD_GONE_SECONDS)}]
     pod = _ray_pod(name, config, workers, container, [])
+    pod["metadata"]["annotations"] = _scraped(METRICS_PORT)
     pod["spec"]["terminationGracePeriodSeconds"] = WORKER_GRACE_SECONDS
     return pod
+
+
+def _scraped(port: int) -> dict[str, str]:
+    """For a Prometheus that finds pods, and one port of each, by these; the chart's PodMonitor names all ports."""
+    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
 
 
 def _ray_container(name: str, config: ResolvedRun, pods: Pods, ports: dict[str, int]) -> Manifest:

@@ -138,6 +138,8 @@ def test_pods_are_annotated_for_a_plain_prometheus(render, cluster):
     _, made = cluster
     head = made["spec"]["headGroupSpec"]["template"]["metadata"]["annotations"]
     assert head == {"prometheus.io/scrape": "true", "prometheus.io/port": "9360"}
+    (workers,) = made["spec"]["workerGroupSpecs"]  # what Ray says of them
+    assert workers["template"]["metadata"]["annotations"] == head | {"prometheus.io/port": "8080"}
 
 
 def test_rules_come_as_object_and_as_file(render, check_definition):
