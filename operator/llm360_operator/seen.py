@@ -203,6 +203,12 @@ def _ends(pod: Object) -> Iterable[Object]:
             yield terminated
 
 
+def _last_lines(ends: Iterable[Object]) -> str:
+    """The end of the newest log there is, of a program that left no answer."""
+    logs = (str(end.get("message") or "").split("\n") for end in ends)
+    return next((text for lines in logs if (text := " ".join(filter(None, lines[-4:])))), "")
+
+
 def is_ended(job: Object) -> bool:
     """Whether a Job has ended, well or not."""
     return any(_condition(job, kind).get("status") == "True" for kind in ("Complete", "Failed"))
@@ -230,8 +236,6 @@ def read_evaluation(job: Object, pods: Iterable[Object], lost: Collection[str] =
     answer: Mapping[str, Any] = next((said for pod in own if (said := _last_message(pod))), {})
     ends = [end for pod in own for end in _ends(pod)]
     killed = next((str(end["reason"]) for end in ends if end.get("reason") == "OOMKilled"), "")
-    # A program that leaves no answer leaves the end of its log.
-    last_line = next((lines[-1] for end in ends if (lines := str(end.get("message", "")).strip().split("\n"))[-1]), "")
     return Evaluation(
         name=name,
         step=int(metadata["labels"][EVALUATION_LABEL]),
@@ -241,7 +245,7 @@ def read_evaluation(job: Object, pods: Iterable[Object], lost: Collection[str] =
         state=state,
         answer=answer,
         reason=str(answer.get("reason") or killed or failure.get("reason") or ""),
-        message=str(answer.get("message") or last_line or failure.get("message") or ""),
+        message=str(answer.get("message") or _last_lines(ends) or failure.get("message") or ""),
         is_lost=any(pod["metadata"]["name"] in lost for pod in own),
         is_deleting=is_deleting(job),
     )
