@@ -72,7 +72,7 @@ def test_what_is_wrong_is_said_before_any_worker_is_asked_for(
     assert clusters == SEEN_BY_PODS
     for run in runs.values():
         run.delete()
-    runs["node"].wait(lambda: not children(namespace), "the end of all children", 120)
+    wait_for_no_children(namespace)
 
 
 @pytest.mark.takes(minutes=3)
@@ -88,7 +88,15 @@ def test_what_the_namespace_forbids_is_said_and_tried_again(operator, make_run, 
     kubectl.kubectl("delete", "resourcequota", "none", f"--namespace={namespace}")
     run.wait(lambda: run.status["phase"] == "Preflight", "the preflight", SAID_SECONDS)
     run.delete()  # in that phase
-    run.wait(lambda: not children(namespace), "the end of all children", 120)
+    wait_for_no_children(namespace)
+
+
+def wait_for_no_children(namespace: str) -> None:
+    """Wait for what goes with its run; what stays is named."""
+    try:
+        wait_until(lambda: not children(namespace), "the end of all children", 240)
+    except TestbedError as error:
+        pytest.fail(f"{error}: {', '.join(children(namespace))}")
 
 
 def children(namespace: str) -> list[str]:
