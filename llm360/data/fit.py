@@ -6,7 +6,8 @@ from llm360.canonical import sha256_digest
 from llm360.data.manifest import DataManifest
 from llm360.errors import InputError, ObjectNotFoundError
 from llm360.spec import ResolvedRun, ResolvedStage
-from llm360.storage import Storage
+from llm360.storage import Storage, StorageOptions, open_storage
+from llm360.storage.open import normalize_uri
 
 
 def check_data(run: ResolvedRun, stage: ResolvedStage, manifest: DataManifest) -> None:
@@ -34,6 +35,50 @@ def check_data(run: ResolvedRun, stage: ResolvedStage, manifest: DataManifest) -
         raise InputError(
             f"spec.tokenizer.digest is {wanted}, but the data of stage '{stage.name}' was made with the tokenizer"
             f" {manifest.tokenizer.digest}; use the data of that tokenizer, or correct the digest",
+            reason="TokenizerDiffers",
+        )
+    end = spec.tokenizer.eos_id
+    if end is not None and manifest.tokenizer.eos_id not in (None, end):
+        raise InputError(
+            f"spec.tokenizer.eosId is {end}, but documents in the data of stage '{stage.name}' end with"
+            f" {manifest.tokenizer.eos_id}; correct eosId, or prepare the data with --eos {end}",
+            reason="TokenizerDiffers",
+        )
+
+
+def given_tokenizer(run: ResolvedRun, options: StorageOptions) -> bytes | None:
+    """The file of `spec.tokenizer.uri`, with which a recipe makes its data; None where none is named.
+
+    Raises:
+        InputError: it is missing, or not the one of `spec.tokenizer.digest`.
+    """
+    wanted = run.spec.tokenizer
+    if wanted.uri is None:
+        return None
+    folder, _, key = normalize_uri(wanted.uri).rpartition("/")
+    try:
+        data = open_storage(folder, options).get(key)
+    except ObjectNotFoundError as error:
+        raise InputError(
+            f"spec.tokenizer.uri: there is no {wanted.uri}; give the address of a tokenizer.json, or leave it away to"
+            " have the recipe train one",
+            reason="TokenizerMissing",
+        ) from error
+    check_tokenizer_digest(run, sha256_digest(data), wanted.uri)
+    return data
+
+
+def check_tokenizer_digest(run: ResolvedRun, digest: str, what: str) -> None:
+    """Compare a tokenizer that data is to be made with, named `what`, with the specification's digest.
+
+    Raises:
+        InputError: reason TokenizerDiffers.
+    """
+    wanted = run.spec.tokenizer.digest
+    if wanted not in (None, digest):
+        raise InputError(
+            f"spec.tokenizer.digest is {wanted}, but {what} is {digest}; name the file of that digest in"
+            " spec.tokenizer.uri, or correct the digest",
             reason="TokenizerDiffers",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm360.data.fit import check_data, read_tokenizer
+from llm360.data.fit import check_data, given_tokenizer, read_tokenizer
 from llm360.data.manifest import load_manifest
 from llm360.errors import InputError
 from llm360.release.create import check_config
@@ -19,7 +19,7 @@ def preflight(run: ResolvedRun) -> tuple[str, ...]:
     1. The store takes a write, and refuses a second one under the same key.
     2. What is there already is this run's release.
     3. Each stage's data is there and fits, or a recipe can prepare it.
-    4. The tokenizer beside the data is the one that made it.
+    4. The tokenizer beside the data is the one that made it; that which data is to be made with is there.
     5. Weights that the run begins with are there and of its architecture.
 
     Returns:
@@ -39,7 +39,10 @@ def preflight(run: ResolvedRun) -> tuple[str, ...]:
         check_config(ledger, run.identity())
     else:
         check_weights(run, options)
-    return tuple(stage.name for stage in run.stages if not _has_data(run, stage, options))
+    missing = tuple(stage.name for stage in run.stages if not _has_data(run, stage, options))
+    if missing:
+        given_tokenizer(run, options)
+    return missing
 
 
 def _has_data(run: ResolvedRun, stage: ResolvedStage, options: StorageOptions) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from llm360.canonical import sha256_digest
-from llm360.data.fit import check_data, read_tokenizer
+from llm360.data.fit import check_data, check_tokenizer_digest, given_tokenizer, read_tokenizer
 from llm360.data.manifest import DataManifest, load_manifest
 from llm360.data.order import StageOrder
 from llm360.errors import InputError
@@ -18,7 +18,13 @@ from llm360.spec import ResolvedRun, ResolvedStage
 from llm360.storage import Storage, StorageOptions, open_storage
 from llm360_trainer.prepare.fim import FimRates, find_sentinels
 from llm360_trainer.prepare.recipes import RecipeSettings, check_recipe, prepare_recipe, recipe_tokenizer
-from llm360_trainer.prepare.tokenize import describe_difference, load_tokenizer
+from llm360_trainer.prepare.tokenize import (
+    END_OF_TEXT,
+    describe_difference,
+    end_of_document,
+    load_tokenizer,
+    vocabulary_size,
+)
 from llm360_trainer.train.plan import StagePlan
 
 
@@ -41,14 +47,17 @@ def plan_stages(
     tokenizers = stage_tokenizers(run, options, found, say)
     check_tokenizers(run, tokenizers)
     check_sentinels(run, tokenizers, found)
+    check_ends(run, tokenizers, found)
     plans: list[StagePlan] = []
     for index, stage in enumerate(run.stages):
         storage = open_storage(stage.uri, options)
         previous = plans[-1] if plans else None
         data = found[index]
         if data is None:
+            tokenizer = tokenizers[index].data
+            assert tokenizer is not None, "a recipe has a tokenizer"
             before_preparing()
-            data = prepare_data(run, stage, storage, say, tokenizers[index].data)
+            data = prepare_data(run, stage, storage, say, tokenizer)
         manifest, digest = data
         order = StageOrder(manifest.chunk_rows, stage.batch_size, stage.remainder)
         num_steps = min(order.num_steps, stage.steps or order.num_steps)
@@ -125,22 +134,54 @@ def stage_tokenizers(
         elif tokenizers and tokenizers[-1].data is not None:
             tokenizers.append(tokenizers[-1])
         else:
-            tokenizer = train_recipe_tokenizer(run, stage, say)
+            tokenizer = recipe_tokenizer_of(run, stage, options, say)
             tokenizers.append(StageTokenizer(sha256_digest(tokenizer), tokenizer))
     return tokenizers
 
 
-def train_recipe_tokenizer(run: ResolvedRun, stage: ResolvedStage, say: Callable[[str], None]) -> bytes:
-    """The tokenizer that a stage's recipe trains, for all stages.
+def recipe_tokenizer_of(
+    run: ResolvedRun, stage: ResolvedStage, options: StorageOptions, say: Callable[[str], None]
+) -> bytes:
+    """The tokenizer with which a stage's recipe makes data: that of `spec.tokenizer.uri`, or one that it trains.
 
     Raises:
-        InputError: reason TokenizerTooSmall, or the recipe's text gives fewer tokens; names the field.
+        InputError: the file cannot be used, or no tokenizer of that size can be trained; names the field.
     """
     assert stage.recipe is not None
+    vocab_size = run.spec.model.vocab_size
+    given = given_tokenizer(run, options)
+    if given is not None:
+        if (size := vocabulary_size(load_tokenizer(given))) > vocab_size:
+            raise InputError(
+                f"spec.model.vocabSize is {vocab_size}, but {run.spec.tokenizer.uri} has {size} ids; raise vocabSize to"
+                " at least that, or use another tokenizer",
+                reason="TokenizerTooLarge",
+            )
+        return given
     try:
-        return recipe_tokenizer(stage.recipe, run.spec.model.vocab_size, sentinels=needs_sentinels(run), say=say)
+        trained = recipe_tokenizer(stage.recipe, vocab_size, sentinels=needs_sentinels(run), say=say)
     except InputError as error:
         raise InputError(f"spec.model.vocabSize: {error.message}", reason="TokenizerTooSmall") from error
+    check_tokenizer_digest(run, sha256_digest(trained), f"the one that the recipe '{stage.recipe}' trains")
+    return trained
+
+
+def end_token(run: ResolvedRun, tokenizer: bytes) -> str | None:
+    """The token that ends each document that a recipe writes: that of `spec.tokenizer.eosId`, or a usual one (None).
+
+    Raises:
+        InputError: the tokenizer has no such token.
+    """
+    loaded, wanted = load_tokenizer(tokenizer), run.spec.tokenizer.eos_id
+    if wanted is None:
+        if loaded.token_to_id(END_OF_TEXT) is not None:
+            return END_OF_TEXT
+        end_of_document(loaded, None)
+        return None
+    token: str | None = loaded.id_to_token(wanted)
+    if token is None:
+        raise InputError(f"spec.tokenizer.eosId: {wanted} is no id of the tokenizer; correct it, or leave it away")
+    return token
 
 
 def needs_sentinels(run: ResolvedRun) -> bool:
@@ -162,13 +203,27 @@ def check_sentinels(
                 find_sentinels(load_tokenizer(tokenizer.data))
             except InputError as error:
                 raise InputError(
-                    f"spec.data.stages[{index}].fim: {error.message}; the tokenizer is that of the stages before",
+                    f"spec.data.stages[{index}].fim: {error.message}; the tokenizer is"
+                    f" {'that of the stages before' if index else run.spec.tokenizer.uri}",
                     reason=error.reason,
                 ) from error
 
 
+def check_ends(
+    run: ResolvedRun, tokenizers: Sequence[StageTokenizer], found: Sequence[tuple[DataManifest, str] | None]
+) -> None:
+    """See that the tokenizers have the token that is to end the documents of data that is to be made.
+
+    Raises:
+        InputError: one has not.
+    """
+    for tokenizer, data in zip(tokenizers, found, strict=True):
+        if data is None and tokenizer.data is not None:
+            end_token(run, tokenizer.data)
+
+
 def prepare_data(
-    run: ResolvedRun, stage: ResolvedStage, storage: Storage, say: Callable[[str], None], tokenizer: bytes | None
+    run: ResolvedRun, stage: ResolvedStage, storage: Storage, say: Callable[[str], None], tokenizer: bytes
 ) -> tuple[DataManifest, str]:
     """Have the stage's recipe make its data.
 
@@ -196,6 +251,7 @@ def prepare_data(
             fim=None if stage.fim is None else FimRates(stage.fim.rate, stage.fim.spm_rate),
             sentinels=needs_sentinels(run),
             tokenizer=tokenizer,
+            eos=end_token(run, tokenizer),
         ),
         storage,
         say=say,

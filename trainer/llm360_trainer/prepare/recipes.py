@@ -94,6 +94,7 @@ class RecipeSettings:
         fim: How often documents of code are turned around; None never.
         sentinels: Whether the tokenizer trained knows the sentinels of fill-in-the-middle.
         tokenizer: A tokenizer.json to use; None trains one.
+        eos: Token that ends each document; None takes a usual one that the tokenizer has.
     """
 
     name: str
@@ -106,6 +107,7 @@ class RecipeSettings:
     fim: FimRates | None = None
     sentinels: bool = False
     tokenizer: bytes | None = None
+    eos: str | None = END_OF_TEXT
 
 
 def check_recipe(name: str, mix: Mapping[str, float] | None) -> Recipe:
@@ -204,7 +206,7 @@ def prepare_recipe(
         sequence_length=settings.sequence_length,
         chunks=settings.chunks,
         seed=settings.seed,
-        eos=END_OF_TEXT,
+        eos=settings.eos,
         max_rows=settings.chunks * (STEPS_PER_CHUNK * settings.batch_size + settings.batch_size // 3),
         recipe_name=settings.name,
     )

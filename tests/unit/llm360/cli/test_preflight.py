@@ -40,7 +40,7 @@ def data(tmp_path):
     """A folder for a manifest that says what it is told."""
     storage = open_storage(str(tmp_path / "data"))
 
-    def store(*, row_tokens=257, vocab_size=4096, tokenizer=TOKENIZER):
+    def store(*, row_tokens=257, vocab_size=4096, tokenizer=TOKENIZER, eos_id=0):
         if tokenizer is not None:
             storage.put("tokenizer.json", tokenizer)
         manifest = DataManifest(
@@ -50,7 +50,9 @@ def data(tmp_path):
             has_loss_mask=False,
             sources=(Source(name="a", documents=1, tokens=257, rows=1, dropped_tokens=0),),
             chunks=(Chunk(rows=1, shards=(Shard(key="x", rows=1, bytes=1, sha256=sha256_digest(b"")),)),),
-            tokenizer=TokenizerInfo(key="tokenizer.json", digest=sha256_digest(TOKENIZER), vocab_size=vocab_size),
+            tokenizer=TokenizerInfo(
+                key="tokenizer.json", digest=sha256_digest(TOKENIZER), vocab_size=vocab_size, eos_id=eos_id
+            ),
             shuffle="none",
             unigram_entropy=1.0,
             recipe={},
@@ -90,6 +92,19 @@ def test_data_that_does_not_fit(check, data, changes, reason):
 
 def test_tokenizer_of_another_digest(check, data):
     assert check(data=data(), tokenizer={"digest": sha256_digest(b"other")})[:2] == (2, "TokenizerDiffers")
+
+
+def test_documents_that_end_with_another_token(check, data):
+    assert check(data=data(eos_id=0), tokenizer={"eosId": 0})[:2] == (0, "Passed")
+    assert check(data=data(eos_id=0), tokenizer={"eosId": 2})[:2] == (2, "TokenizerDiffers")
+
+
+def test_tokenizer_that_data_is_to_be_made_with(check, tmp_path):
+    uri = (tmp_path / "made" / "tokenizer.json").as_uri()
+    assert check(tokenizer={"uri": uri})[:2] == (2, "TokenizerMissing")
+    open_storage(str(tmp_path / "made")).put("tokenizer.json", TOKENIZER)
+    assert check(tokenizer={"uri": uri, "digest": sha256_digest(TOKENIZER)}) == (0, "Passed", ["stage1"])
+    assert check(tokenizer={"uri": uri, "digest": sha256_digest(b"other")})[:2] == (2, "TokenizerDiffers")
 
 
 def test_weights_that_are_not_there(check, tmp_path):

@@ -147,3 +147,39 @@ def test_a_recipe_after_data_without_a_tokenizer_is_refused(plan: Plan, tmp_path
     with pytest.raises(InputError, match="they cannot be compared, since no"):
         plan(f"[{{name: one, uri: '{bare.uri}'}}, {{name: two}}]")
     assert not store.exists()
+
+
+def test_a_recipe_takes_the_tokenizer_that_is_named(plan: Plan, tmp_path: Path) -> None:
+    given = train_tokenizer([str(number) for number in range(2000)], 300)
+    (tmp_path / "tokenizer.json").write_bytes(grown(given, "</s>", "<|stop|>"))
+    uri = (tmp_path / "tokenizer.json").as_uri()
+    (stage,) = plan("[{name: one}]", f"tokenizer.uri={uri}", "tokenizer.eosId=301")
+    assert stage.manifest.tokenizer.digest == sha256_digest((tmp_path / "tokenizer.json").read_bytes())
+    assert stage.manifest.tokenizer.eos_id == 301, "<|stop|>, since the specification says so"
+    assert stage.tokenizer == (tmp_path / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason", "sentence"),
+    [
+        (["tokenizer.uri=file:///nowhere/tokenizer.json"], "TokenizerMissing", "spec.tokenizer.uri: there is no"),
+        (["tokenizer.digest=sha256:" + "0" * 64], "TokenizerDiffers", "the one that the recipe 'small' trains is"),
+        (["tokenizer.eosId=499", "model.vocabSize=400"], "InvalidSpec", "499 is no id"),
+        (["tokenizer.uri=GIVEN", "model.vocabSize=290"], "TokenizerTooLarge", "has 300 ids; raise vocabSize"),
+        (["tokenizer.uri=GIVEN", "tokenizer.eosId=450"], "InvalidInput", "450 is no id of the tokenizer"),
+        (["tokenizer.uri=NONE"], "InvalidInput", "not a `tokenizer.json`"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_used_is_refused_before_anything_is_prepared(
+    plan: Plan, tmp_path: Path, store: Path, overrides: list[str], reason: str, sentence: str
+) -> None:
+    (tmp_path / "GIVEN").write_bytes(train_tokenizer([str(number) for number in range(2000)], 300))
+    (tmp_path / "NONE").write_text("hello")
+    named = [
+        override.replace("uri=GIVEN", f"uri={tmp_path}/GIVEN").replace("uri=NONE", f"uri={tmp_path}/NONE")
+        for override in overrides
+    ]
+    with pytest.raises(InputError) as caught:
+        plan("[{name: one}]", *named)
+    assert (caught.value.reason, sentence in caught.value.message) == (reason, True), caught.value.message
+    assert not store.exists()
