@@ -199,7 +199,7 @@ def test_an_evaluations_last_pod_has_the_last_word():
         (
             {"message": "step 1\nllm360: error: no such analysis\n"},
             "BackoffLimitExceeded",
-            "llm360: error: no such analysis",
+            "step 1 llm360: error: no such analysis",
         ),
         ({"message": "", "reason": "OOMKilled"}, "OOMKilled", "Job has reached its limit"),
         ({"message": "", "reason": "Error"}, "BackoffLimitExceeded", "Job has reached its limit"),
