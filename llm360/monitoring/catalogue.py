@@ -218,6 +218,9 @@ OPERATOR = (
 )
 """What the operator serves."""
 
+SCORES = tuple(metric for metric in OPERATOR if metric.name.startswith("llm360_evaluation_score"))
+"""What entries of evaluations say; served by the operator while the run's object is there, and in a replay."""
+
 CATALOGUE = DRIVER + OPERATOR
 
 

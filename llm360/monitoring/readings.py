@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from llm360.monitoring.catalogue import STEPS, Metric, metric
-from llm360.release.entries import Attempt, Checkpoint, Fallback, Rewind, Stage
+from llm360.release.entries import Attempt, Checkpoint, Eval, Fallback, Rewind, Stage
 from llm360.release.entry import Entry
 from llm360.release.metrics import StepRecord
 
@@ -16,8 +16,13 @@ class Reading(NamedTuple):
 
     metric: Metric
     value: float
-    label: str | None = None
-    """Value of the metric's last label, where it has one besides the run's name."""
+    labels: tuple[str, ...] = ()
+    """Values of the metric's last labels, where it has some besides those that name the run."""
+
+    def named(self) -> dict[str, str]:
+        """These labels with their names."""
+        names = self.metric.labels[len(self.metric.labels) - len(self.labels) :]
+        return dict(zip(names, self.labels, strict=True))
 
 
 def of_record(record: StepRecord, workers: int) -> Iterator[Reading]:
@@ -30,7 +35,7 @@ def of_record(record: StepRecord, workers: int) -> Iterator[Reading]:
     for each in STEPS:
         values = each.of(record) if each.of else None
         if isinstance(values, Mapping):
-            yield from (Reading(each, value, label) for label, value in values.items())
+            yield from (Reading(each, value, (label,)) for label, value in values.items())
         elif values is not None:
             yield Reading(each, values)
     yield _reading("llm360_worker_seconds_total", record.step_seconds * workers)
@@ -54,6 +59,15 @@ def of_entry(entry: Entry) -> Iterator[Reading]:
             yield _reading("llm360_checkpoint_step", body.step)
         case Rewind():
             yield _reading("llm360_rewinds_total", 1)
+
+
+def of_scores(entry: Entry) -> Iterator[Reading]:
+    """What an evaluation's entry says of its task."""
+    if isinstance(body := entry.body, Eval):
+        for score in body.scores or ():
+            labels = (body.task, score.metric)
+            yield Reading(metric("llm360_evaluation_score"), score.value, labels)
+            yield Reading(metric("llm360_evaluation_score_step"), body.step, labels)
 
 
 def _reading(name: str, value: float) -> Reading:

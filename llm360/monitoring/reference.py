@@ -23,7 +23,7 @@ more for each source and metric by source, and four for each rank.
 _STEPS = "From the record of each step. `llm360 metrics URI --format openmetrics` gives all of them again, years later."
 _OPERATOR = """\
 `llm360_run_phase` is there whether or not a run has pods. Its `namespace` is the run's: let Prometheus honour the label
-(the chart's ServiceMonitor does), or it becomes `exported_namespace`."""
+(the chart's ServiceMonitor does), or it becomes `exported_namespace`. Scores are also in the replay."""
 
 _SECTIONS: tuple[tuple[str, str, tuple[Metric, ...]], ...] = (
     ("Of every step", _STEPS, STEPS),

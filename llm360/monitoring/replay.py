@@ -24,9 +24,10 @@ from typing import IO, BinaryIO
 
 import pyarrow as pa
 
-from llm360.monitoring.catalogue import RUN, STEPS, Metric
-from llm360.monitoring.readings import Reading, of_entry, of_record
+from llm360.monitoring.catalogue import RUN, SCORES, STEPS, Metric
+from llm360.monitoring.readings import Reading, of_entry, of_record, of_scores
 from llm360.monitoring.tables import records
+from llm360.release.entries import Eval
 from llm360.release.entry import Entry
 from llm360.release.history import History
 from llm360.release.metrics import StepRecord
@@ -36,6 +37,9 @@ SPOOL_BYTES = 1 << 20
 
 FROM_ENTRIES = tuple(metric for metric in RUN if metric.name != "llm360_worker_seconds_total")
 """What the ledger's entries alone say."""
+
+REPEATED = frozenset(FROM_ENTRIES + SCORES)
+"""What holds on between entries."""
 
 UNITS = ("seconds", "bytes", "ratio")
 
@@ -66,6 +70,7 @@ def write_openmetrics(table: pa.Table, history: History, run: str, out: BinaryIO
             replay.repeat(time)
         else:
             replay.take(time, of_entry(each))
+            replay.take_scores(time, each)
     for chunk in replay.text():
         out.write(chunk)
 
@@ -114,28 +119,36 @@ class _Replay:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._series: dict[tuple[str, str | None], _Series] = {}
+        self._series: dict[tuple[str, tuple[str, ...]], _Series] = {}
+        self._evaluated: dict[str, int] = {}
 
     def take(self, time: datetime, readings: Iterable[Reading]) -> None:
         """Add what was read at a time."""
         milliseconds = round(time.timestamp() * 1000)
-        for metric, value, label in readings:
-            series = self._series.get((metric.name, label))
+        for reading in readings:
+            key = (reading.metric.name, reading.labels)
+            series = self._series.get(key)
             if series is None:
-                labels = {"run": self._run} if label is None else {"run": self._run, metric.labels[-1]: label}
-                series = self._series[metric.name, label] = _Series(metric, write_labels(labels))
-            series.add(milliseconds, value)
+                labels = write_labels({"run": self._run} | reading.named())
+                series = self._series[key] = _Series(reading.metric, labels)
+            series.add(milliseconds, reading.value)
+
+    def take_scores(self, time: datetime, entry: Entry) -> None:
+        """Add an evaluation's scores, unless its task has been done at a later checkpoint already."""
+        if isinstance(body := entry.body, Eval) and body.step >= self._evaluated.get(body.task, 0):
+            self._evaluated[body.task] = body.step
+            self.take(time, of_scores(entry))
 
     def repeat(self, time: datetime) -> None:
         """Say again what the entries said last."""
         milliseconds = round(time.timestamp() * 1000)
-        for metric in FROM_ENTRIES:
-            if series := self._series.get((metric.name, None)):
-                series.add(milliseconds, series.total if metric.kind == "gauge" else 0.0)
+        for series in self._series.values():
+            if series.metric in REPEATED:
+                series.add(milliseconds, series.total if series.metric.kind == "gauge" else 0.0)
 
     def text(self) -> Iterator[bytes]:
         """The whole, family by family, each series' samples together."""
-        for metric in STEPS + RUN:
+        for metric in STEPS + RUN + SCORES:
             found = [series for (name, _), series in self._series.items() if name == metric.name]
             if not found:
                 continue

@@ -87,7 +87,7 @@ class RunMetrics:
     def _take(self, reading: Reading, *, is_past: bool = False) -> None:
         """Note a reading; of the past only what still holds, which is a gauge's."""
         metric, value = reading.metric, reading.value
-        labels = {} if reading.label is None else {metric.labels[-1]: reading.label}
+        labels = reading.named()
         if metric.kind == "gauge":
             self._collectors.gauge(metric.name, **labels).set(value)
         elif metric.kind == "counter" and not is_past:

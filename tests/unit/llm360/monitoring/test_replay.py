@@ -14,13 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from synthetic import release
 
 from llm360.monitoring.catalogue import DRIVER, RUN, STEP_BUCKETS, STEPS
 from llm360.monitoring.collectors import Collectors
 from llm360.monitoring.replay import write_labels, write_number, write_openmetrics
 from llm360.monitoring.tables import records
+from llm360.release.create import open_release
+from llm360.release.entries import Eval, Score
 from llm360.release.history import History
-from llm360.release.metrics import SCHEMA, write_segment
+from llm360.release.metrics import SCHEMA, run_table, write_segment
+from llm360.storage import open_storage
 
 
 def text(table, history, run="amber-tiny"):
@@ -30,7 +34,8 @@ def text(table, history, run="amber-tiny"):
 
 
 LINE = re.compile(
-    r'(?P<name>\w+)\{run="(?:[^"\\]|\\.)*"(?:,\w+="(?P<label>(?:[^"\\]|\\.)*)")?\} (?P<value>\S+) (?P<time>\S+)'
+    r'(?P<name>\w+)\{run="(?:[^"\\]|\\.)*"(?:,\w+="(?P<label>(?:[^"\\]|\\.)*)")?(?:,\w+="(?P<more>\w+)")?\}'
+    r" (?P<value>\S+) (?P<time>\S+)"
 )
 
 
@@ -41,7 +46,7 @@ def samples(page):
     for line in page.splitlines():
         if not line.startswith("#"):
             match = LINE.fullmatch(line)
-            key = (match["name"],) if match["label"] is None else (match["name"], match["label"])
+            key = tuple(part for part in match.group("name", "label", "more") if part is not None)
             found.setdefault(key, []).append((float(match["time"]), float(match["value"])))
     return found
 
@@ -136,6 +141,35 @@ def test_a_replay_ends_where_a_driver_that_saw_it_all_stands(replayed):
             if key[0] == f"llm360_step_seconds_{name}":
                 labels = {"run": "amber-tiny"} | ({"le": key[1]} if name == "bucket" else {})
                 assert live.registry.get_sample_value(key[0], labels) == pytest.approx(said[-1][1])
+
+
+def test_scores_of_evaluations_are_there_and_hold_on(tmp_path):
+    run, init = release.begin_release(open_storage(str(tmp_path)), num_chunks=3, chunk_steps=5)
+    first = run.chunk(0, init)
+
+    def evaluate(checkpoint, value):
+        run.append(
+            Eval(
+                step=checkpoint.body.step,
+                checkpoint=checkpoint.name,
+                task="arc_easy",
+                scores=(Score(metric="acc", value=value),),
+                prefix="evals/x",
+                digests={"results.json": "sha256:" + "0" * 64},
+            )
+        )
+
+    evaluate(first, 0.25)
+    second = run.chunk(1, first)
+    evaluate(second, 0.5)
+    evaluate(first, 0.125)  # done again: the newest checkpoint's is what is shown
+    run.chunk(2, second)
+    history = open_release(run.storage).history()
+    found = samples(text(run_table(run.storage, history), history))
+    scores = [value for _, value in found["llm360_evaluation_score", "arc_easy", "acc"]]
+    assert [value for value, _ in itertools.groupby(scores)] == [0.25, 0.5]
+    assert min(scores.count(0.25), scores.count(0.5)) >= 5, "said again at each step"
+    assert found["llm360_evaluation_score_step", "arc_easy", "acc"][-1][1] == 10
 
 
 def test_records_of_one_millisecond_and_clocks_that_jump_back_stay_in_order(step_record, eventful):
