@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ls": ("llm360.cli.ls", "list a release's checkpoints, attempts and data"),
     "eval": ("llm360_trainer.cli.evaluate", "score checkpoints by lm-evaluation-harness"),
     "report": ("llm360.cli.report", "write a run's report as one HTML page"),
+    "compare": ("llm360.cli.compare", "set runs side by side"),
     "metrics": ("llm360.cli.metrics", "write the record of a run's steps for Prometheus, TensorBoard and others"),
     "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
     "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),

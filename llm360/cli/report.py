@@ -10,8 +10,9 @@ from pathlib import Path
 from llm360.cli.arguments import add_output
 from llm360.errors import InputError
 from llm360.report.facts import read_facts
+from llm360.report.published import check_published
 from llm360.report.summary import run_summary
-from llm360.report.write import write_report
+from llm360.report.write import write_figures, write_report
 from llm360.storage import Storage, open_storage
 
 EPILOG = """\
@@ -23,6 +24,8 @@ examples:
   llm360 report runs/amber-tiny                            writes runs/amber-tiny/report/index.html
   llm360 report https://host/run --out run.html            of a release that one can only read
   llm360 report s3://bucket/run --bytes all                every checkpoint's every byte verified first
+  llm360 report runs/mine --compare amber-7b,pythia-1.4b   published scores behind the run's own
+  llm360 report runs/mine --figures figures                every figure as SVG and PNG, too
 
 exit codes:
   0 written · 1 written, but the release has a broken link, or not written · 2 there is no release
@@ -47,6 +50,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="whose checkpoint files to verify for the page: of all, of the latest (default), of none",
     )
     parser.add_argument("--no-verify", action="store_true", help="write the page without verifying; it will say so")
+    parser.add_argument(
+        "--compare",
+        metavar="MODEL,…",
+        default="",
+        help="draw published scores of these presets behind the run's (amber-7b, k2-65b, pythia-1.4b, …)",
+    )
+    parser.add_argument("--figures", metavar="DIR", type=Path, help="also write every figure there, as SVG and PNG")
     add_output(parser)
 
 
@@ -57,16 +67,23 @@ def run(args: argparse.Namespace) -> int:
 
 def report_of(storage: Storage, args: argparse.Namespace) -> int:
     """The same of a release that is open already."""
+    if args.figures is not None and args.figures.exists() and not args.figures.is_dir():
+        raise InputError(f"--figures {args.figures} is a file; give a folder")
     if args.out is not None and args.out.is_dir():
         raise InputError(f"--out {args.out} is a folder; give the name of the file to write")
     if args.out is None and storage.uri.startswith(("http://", "https://")):
         raise InputError(f"{storage.uri} can only be read; say with --out FILE where the report goes")
-    written = write_report(storage, extent=None if args.no_verify else args.bytes, out=args.out)
+    compare = check_published(args.compare)
+    written = write_report(storage, extent=None if args.no_verify else args.bytes, out=args.out, compare=compare)
+    images = [] if args.figures is None else write_figures(storage, args.figures, compare)
     view, now = written.verification, datetime.now(UTC)
     if args.output == "json":
         facts = read_facts(storage, written.history, now).to_json()
-        print(json.dumps(facts | {"report": written.place, "verified": view.ok if view else None}, indent=2))
+        facts |= {"report": written.place, "verified": view.ok if view else None, "figures": [*map(str, images)]}
+        print(json.dumps(facts, indent=2))
     else:
         verdict = view.sentence if view else None
         print(run_summary(storage, written.history, now, report=written.place, verdict=verdict))
+        if images:
+            print(f"figures      {len(images)} files in {args.figures}")
     return 0 if view is None or view.ok else 1

@@ -41,6 +41,7 @@ class Figure(StrictModel):
     x: str = Field("tokens", description="`tokens`, or one of the cells' values")
     x_label: str = Field("tokens", max_length=100)
     by: Literal["piece", "source"] = "piece"
+    log: bool = Field(False, description="drawn by its logarithm")
     percent: bool = Field(False, description="the value is a share, drawn in per cent")
 
 

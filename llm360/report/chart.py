@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -63,13 +63,25 @@ class Line:
         name: Its text in the legend.
         series: Points in ascending x.
         color: Number of the colour in the page's palette; the dash pattern follows it.
-        role: `main` is strong, `raw` is faint and lies behind, `reference` is a dashed line to compare with.
+        role: `main` is strong, `raw` is faint and lies behind, `reference` is a dashed line to compare with,
+            `published` is what others have published, thin and behind.
+        error: Standard errors of the points, drawn as a band of one to either side.
     """
 
     name: str
     series: Series
     color: int = 0
-    role: Literal["main", "raw", "reference"] = "main"
+    role: Literal["main", "raw", "reference", "published"] = "main"
+    error: Floats | None = None
+
+    @property
+    def band(self) -> tuple[Floats, Floats, Floats] | None:
+        """x, the low and the high end, where both the value and its error are known."""
+        if self.error is None:
+            return None
+        known = np.isfinite(self.series.y) & np.isfinite(self.error)
+        x, y, error = self.series.x[known], self.series.y[known], self.error[known]
+        return (x, y - error, y + error) if known.any() else None
 
 
 class Path(NamedTuple):
@@ -94,6 +106,7 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     marks: tuple[PlacedMark, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    drawn: Drawn | None = None
 
 
 class Axis(NamedTuple):
@@ -117,7 +130,7 @@ class Axis(NamedTuple):
     def ticks(self, max_ticks: int) -> list[float]:
         """Round values inside the range."""
         locator = (
-            LogLocator(subs=(1.0, 2.0, 5.0), numticks=max_ticks)
+            LogLocator(subs=(1.0, 2.0, 5.0) if self.high < 1000 * self.low else (1.0,), numticks=max_ticks)
             if self.log
             else MaxNLocator(max_ticks, steps=[1, 2, 2.5, 5, 10])
         )
@@ -127,13 +140,22 @@ class Axis(NamedTuple):
         ]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What a chart of lines was made of, for those who draw it otherwise."""
+
+    lines: tuple[Line, ...]
+    x: Axis
+    y: Axis
+
+
 def y_axis(lines: Sequence[Line], *, zero: bool = False, log: bool = False) -> tuple[Axis, str | None]:
     """The range that shows the lines, and a note if rare extremes lie outside it.
 
     A few spikes a hundred times the rest would flatten all else into one line: the range then ends at one and a
     half times what 99.5% of the values span. Main and reference lines are always inside.
     """
-    values = [line.series.finite().y for line in lines]
+    values = [np.concatenate([line.series.finite().y, *(line.band or ())[1:]]) for line in lines]
     together = np.concatenate(values) if values else np.empty(0)
     if not len(together):
         return Axis(0.0, 1.0), None
@@ -170,6 +192,7 @@ def line_chart(
     x_ticks: Sequence[Tick] | None = None,
     zero: bool = False,
     log: bool = False,
+    x_log: bool = False,
     notes: Sequence[str] = (),
 ) -> Chart:
     """Lines over a common axis.
@@ -185,22 +208,29 @@ def line_chart(
         x_ticks: Ticks of an axis that is not a number of steps.
         zero: Whether y begins at 0.
         log: Whether y is drawn by its logarithm; values that are not positive are left out.
+        x_log: Whether x is; the same.
         notes: Sentences below the chart.
     """
+    lines = [_right_of_zero(line) for line in lines] if x_log else lines
     lines = [line for line in lines if len(line.series.finite().y)]
     y, note = y_axis(lines, zero=zero, log=log)
-    x = Axis(*_x_range(lines, x_range))
-    behind_first = sorted(lines, key=lambda line: line.role != "raw")
+    x = Axis(*_x_range(lines, x_range), log=x_log)
+    behind_first = sorted(lines, key=lambda line: line.role not in ("raw", "published"))
+    bands = (
+        Path(line.name, _area(*line.band, x, y), line.color, "band") for line in behind_first if line.band is not None
+    )
+    curves = (Path(line.name, polyline(line.series, x, y), line.color, line.role) for line in behind_first)
     return Chart(
         key,
         title,
         caption,
         x_label,
-        tuple(Path(line.name, polyline(line.series, x, y), line.color, line.role) for line in behind_first),
+        (*bands, *curves),
         tuple(x_ticks) if x_ticks is not None else step_ticks(x),
         y_ticks(y),
         place_marks(marks, x),
         (*notes, note) if note else tuple(notes),
+        Drawn(tuple(behind_first), x, y),
     )
 
 
@@ -218,6 +248,12 @@ def area_chart(
     return Chart(key, title, caption, "step", tuple(paths), step_ticks(x), percent, place_marks(marks, x))
 
 
+def _right_of_zero(line: Line) -> Line:
+    keep = line.series.x > 0
+    error = None if line.error is None else line.error[keep]
+    return replace(line, series=Series(line.series.x[keep], line.series.y[keep]), error=error)
+
+
 def _x_range(lines: Sequence[Line], given: tuple[float, float] | None) -> tuple[float, float]:
     if given is None:
         xs = [line.series.x for line in lines if len(line.series.x)]
@@ -233,6 +269,12 @@ def polyline(series: Series, x: Axis, y: Axis) -> str:
         points = Series(points.x[points.y > 0], points.y[points.y > 0])
     points = thin(points)
     return _path(_place_x(points.x, x), _place_y(points.y, y))
+
+
+def _area(x: Floats, low: Floats, high: Floats, x_axis: Axis, y_axis: Axis) -> str:
+    across = _place_x(x, x_axis)
+    down = np.concatenate([_place_y(high, y_axis), _place_y(low, y_axis)[::-1]])
+    return _path(np.concatenate([across, across[::-1]]), down) + "Z"
 
 
 def _band(edges: Floats, bottom: Floats, top: Floats, x: Axis, y: Axis) -> str:
@@ -263,7 +305,7 @@ def step_ticks(axis: Axis) -> tuple[Tick, ...]:
 
 
 def _step_label(value: float) -> str:
-    text = short_count(value) if value >= 10_000 else f"{value:,.0f}"
+    text = short_count(value) if abs(value) >= 10_000 else f"{value:,.0f}"
     # 100k, not 100k against 50.0k.
     return text[:-1].rstrip("0").rstrip(".") + text[-1] if "." in text else text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,14 +14,18 @@ from llm360 import __version__
 from llm360.canonical import sha256_digest
 from llm360.data.manifest import DataManifest, Source
 from llm360.errors import IntegrityError, LLM360Error
+from llm360.release.analyses import AnalysisResults, merged_results
 from llm360.release.create import load_config
 from llm360.release.entries import Stage
 from llm360.release.history import History
 from llm360.release.layout import environment_key, ledger_key
 from llm360.release.metrics import run_table
+from llm360.report.analyses import analysis_figures
 from llm360.report.chart import Chart
 from llm360.report.facts import RunFacts, read_facts, read_stage_data
 from llm360.report.figures import Reference, RunData, figures
+from llm360.report.grid import STRONGEST, Grid
+from llm360.report.scores import score_curves, score_figures
 from llm360.report.series import Series, column, smooth, smoothing_reach
 from llm360.report.tables import CheckpointRow, attempt_rows, checkpoint_rows, event_rows
 from llm360.report.text import address_of, counted, duration, short_bytes, short_count, utc
@@ -31,6 +35,8 @@ from llm360.storage import Storage
 SECTIONS = (
     ("verification", "Verification"),
     ("curves", "Curves"),
+    ("evaluations", "Evaluations"),
+    ("analyses", "Analyses"),
     ("checkpoints", "Checkpoints"),
     ("attempts", "Attempts"),
     ("events", "Events"),
@@ -79,23 +85,59 @@ class EnvironmentView:
     packages: tuple[tuple[str, str], ...]
 
 
-def render_report(
-    storage: Storage, history: History, now: datetime, verification: VerificationView | None = None
-) -> str:
-    """The page for a release.
+@dataclass(frozen=True)
+class ReportFigures:
+    """All figures of a report, in the order of the page.
+
+    Attributes:
+        curves: Of the training.
+        scores: Of evaluations.
+        analyses: Of analyses.
+        analysed: What the last ones show.
+        problems: Sentences on what could not be read.
+    """
+
+    curves: tuple[Chart, ...]
+    scores: tuple[Chart, ...]
+    analyses: tuple[Chart | Grid, ...]
+    analysed: tuple[AnalysisResults, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[Chart | Grid, ...]:
+        """Every one."""
+        return (*self.curves, *self.scores, *self.analyses)
+
+
+def report_figures(
+    storage: Storage, history: History, name: str, run: RunData, compare: Sequence[str] = ()
+) -> ReportFigures:
+    """The figures of a release.
 
     Args:
         storage: The release.
-        history: What its ledger says; not empty.
-        now: The present time, to tell a silent run.
-        verification: What `verify` found; None says so on the page.
+        history: What its ledger says.
+        name: The run's.
+        run: Its step records.
+        compare: Models whose published scores stand behind the run's.
+    """
+    analysed, problems = merged_results(storage, history)
+    return ReportFigures(
+        curves=tuple(figures(run)),
+        scores=tuple(score_figures({name: score_curves(history)}, compare)),
+        analyses=tuple(analysis_figures(analysed)),
+        analysed=tuple(analysed),
+        problems=tuple(problems),
+    )
+
+
+def read_run(storage: Storage, history: History, manifests: Mapping[int, DataManifest | str]) -> RunData:
+    """What the charts of the training are made of.
 
     Raises:
-        ObjectNotFoundError, IntegrityError: what the page must show is missing or changed.
+        ObjectNotFoundError, IntegrityError: a metrics segment is missing or changed.
     """
-    facts = read_facts(storage, history, now)
-    manifests = {stage.stage: read_stage_data(storage, stage) for stage in history.stages}
-    run = RunData(
+    return RunData(
         table=run_table(storage, history),
         everything=run_table(storage, history, all_attempts=True),
         history=history,
@@ -105,11 +147,36 @@ def render_report(
             if isinstance(manifest := manifests[stage.stage], DataManifest)
         ),
     )
+
+
+def render_report(
+    storage: Storage,
+    history: History,
+    now: datetime,
+    verification: VerificationView | None = None,
+    compare: Sequence[str] = (),
+) -> str:
+    """The page for a release.
+
+    Args:
+        storage: The release.
+        history: What its ledger says; not empty.
+        now: The present time, to tell a silent run.
+        verification: What `verify` found; None says so on the page.
+        compare: Models whose published scores stand behind the run's.
+
+    Raises:
+        ObjectNotFoundError, IntegrityError: what the page must show is missing or changed.
+    """
+    facts = read_facts(storage, history, now)
+    manifests = {stage.stage: read_stage_data(storage, stage) for stage in history.stages}
+    run = read_run(storage, history, manifests)
+    drawn = report_figures(storage, history, facts.name, run, compare)
     losses = smoothed_losses(run)
     checkpoints = checkpoint_rows(history, losses)
     environment = read_environment(storage, history)
     return (
-        _templates()
+        templates()
         .get_template("report.html.j2")
         .render(
             version=__version__,
@@ -123,7 +190,11 @@ def render_report(
             head_key=ledger_key(facts.head_seq),
             head_command=_head_command(facts),
             head_hex=facts.head_digest.removeprefix("sha256:"),
-            charts=[_chart_view(chart) for chart in figures(run)],
+            charts=[figure_view(figure) for figure in drawn.curves],
+            scores=[figure_view(figure) for figure in drawn.scores],
+            analyses=[figure_view(figure) for figure in drawn.analyses],
+            analysed=drawn.analysed,
+            analysis_problems=drawn.problems,
             problems=[f"No unigram line: {m}" for m in manifests.values() if isinstance(m, str)],
             checkpoints=checkpoints,
             checkpoints_text=checkpoints_text(checkpoints),
@@ -137,7 +208,8 @@ def render_report(
     )
 
 
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The pages' templates, with what they call."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llm360.report"),
         autoescape=True,
@@ -155,13 +227,18 @@ def _templates() -> jinja2.Environment:
         "bytes": short_bytes,
     }
     environment.filters |= filters
+    environment.globals["strongest"] = STRONGEST
     return environment
 
 
-def _chart_view(chart: Chart) -> dict[str, Any]:
-    items = dict.fromkeys(LegendItem(path.name, path.color, path.role) for path in chart.paths)
+def figure_view(chart: Chart | Grid) -> dict[str, Any]:
+    """A figure for the template."""
+    if isinstance(chart, Grid):
+        return vars(chart) | {"is_grid": True, "is_told": chart.is_told}
+    items = dict.fromkeys(LegendItem(path.name, path.color, path.role) for path in chart.paths if path.role != "band")
+    own_first = sorted(items, key=lambda item: item.role == "published")
     kinds = [kind for kind in ("restart", "skip", "stage") if any(mark.kind == kind for mark in chart.marks)]
-    return vars(chart) | {"legend": list(items), "mark_kinds": kinds}
+    return vars(chart) | {"is_grid": False, "legend": own_first, "mark_kinds": kinds}
 
 
 def smoothed_losses(run: RunData) -> dict[int, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import release
+from synthetic import measured, release
 
 from llm360.storage import Storage
 
@@ -132,5 +132,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def eventful_release() -> Callable[[Storage], Any]:
-    """Writes a complete release with restarts, a fallback, a skip and two sources into a storage."""
-    return release.eventful_release
+    """Writes a complete release with restarts, a fallback, a skip, two sources and analyses into a storage."""
+
+    def write(storage: Storage) -> Any:
+        run = release.eventful_release(storage)
+        measured.measure(run)
+        return run
+
+    return write

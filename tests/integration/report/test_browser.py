@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 def page(tmp_path_factory, eventful_release) -> Path:
     storage = open_storage(str(tmp_path_factory.mktemp("runs") / "amber-tiny"))
     eventful_release(storage)
-    return Path(write_report(storage, extent="all").place)
+    return Path(write_report(storage, extent="all", compare=("amber-7b",)).place)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -71,7 +72,7 @@ def test_every_curve_has_a_size_and_lies_inside_its_axes(browser, page, width):
         "[...document.querySelectorAll('.chart .area > svg')].map(e => [e.clientWidth, e.clientHeight])"
     )
 
-    assert len(sizes) == 8
+    assert len(sizes) == 8 + 1 + 5  # of the training, evaluations, analyses
     assert all(across >= 250 and down >= 150 for across, down in sizes)
 
 
@@ -84,3 +85,36 @@ def test_axis_labels_do_not_lie_over_each_other(browser, page, width):
     )
 
     assert overlaps == 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_shades_of_a_heat_map_grow_with_their_values_and_can_be_read(browser, page, dark):
+    """The cell's colour as it is seen: the shade over the page, against the text upon it."""
+    browser.open(page, width=1280, dark=dark)
+    cells = browser.evaluate("""
+    [...document.querySelectorAll('#memory rect.shade')].filter(e => e.querySelector('title')).map(e => {
+      const look = getComputedStyle(e);
+      return [e.querySelector('title').textContent, look.fill, +look.fillOpacity];
+    })""")
+    text, paper = browser.evaluate("['color', 'backgroundColor'].map(n => getComputedStyle(document.body)[n])")
+    by_value = sorted((float(title.rsplit(": ")[1].split()[0]), opacity) for title, _, opacity in cells)
+    assert len(cells) == 18
+    assert [opacity for _, opacity in by_value] == sorted(opacity for _, _, opacity in cells)
+    for _, fill, opacity in cells:
+        seen = [opacity * over + (1 - opacity) * under for over, under in zip(rgb(fill), rgb(paper), strict=True)]
+        assert contrast(rgb(text), seen) >= 4.5
+
+
+def rgb(color: str) -> list[float]:
+    return [float(part) for part in re.findall(r"[\d.]+", color)[:3]]
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """Of two colours, WCAG 2.1."""
+
+    def luminance(color: list[float]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in color)]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

@@ -62,6 +62,7 @@ class Perplexity(Analysis):
             value="perplexity",
             error="perplexity_stderr",
             by="source",
+            log=True,
         ),
         Figure(
             key="bits-per-byte",
