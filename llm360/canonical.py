@@ -12,6 +12,8 @@ from typing import Any
 import rfc8785
 
 DIGEST_PREFIX = "sha256:"
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+"""Form of a digest, in the syntax that Python, JSON Schema and the API server share."""
 
 
 def canonical_json(value: Any) -> bytes:

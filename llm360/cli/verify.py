@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 
+from llm360.canonical import DIGEST_PATTERN
 from llm360.cli.arguments import add_output
 from llm360.errors import InputError
 from llm360.release.verify import Progress, verify
@@ -59,9 +61,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         " (default: latest)",
     )
     parser.add_argument("--data", action="store_true", help="also check every shard of the training data")
-    parser.add_argument("--head", metavar="DIGEST", help="the name of an entry that must be in the chain")
+    parser.add_argument("--head", type=digest, metavar="DIGEST", help="the name of an entry that must be in the chain")
     parser.add_argument("--workers", type=int, metavar="N", help="files under way at a time (default: all cores)")
     add_output(parser)
+
+
+def digest(text: str) -> str:
+    """The whole name of a ledger entry."""
+    if not re.fullmatch(DIGEST_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no digest; write it whole, as sha256:<64 hex digits>")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

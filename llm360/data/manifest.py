@@ -10,15 +10,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm360.canonical import canonical_json, sha256_digest
+from llm360.canonical import DIGEST_PATTERN, canonical_json, sha256_digest
 from llm360.errors import InputError, ObjectNotFoundError
 from llm360.storage import Storage
 
 MANIFEST_KEY = "manifest.json"
 TOKENIZER_KEY = "tokenizer.json"
 FORMAT = "llm360-data/1"
-
-DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 
 # Largest id that each dtype of the column `ids` holds.
 MAX_ID = {"uint16": 2**16 - 1, "uint32": 2**32 - 1}

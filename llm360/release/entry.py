@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-from llm360.canonical import canonical_json, sha256_digest
+from llm360.canonical import DIGEST_PATTERN, canonical_json, sha256_digest
 from llm360.errors import IntegrityError
 from llm360.release.checkpoint import first_problem
 from llm360.release.entries import DRAFT, EntryDraft
 from llm360.release.layout import ledger_key
 
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _UID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -108,7 +107,7 @@ def _check_frame(frame: dict[str, object]) -> None:
     seq, prev, uid, time = frame["seq"], frame["prev"], frame["uid"], frame["time"]
     if type(seq) is not int or seq < 0:
         raise ValueError(f"seq is {seq!r}; expected a whole number from 0")
-    if prev is not None and not (isinstance(prev, str) and _DIGEST.fullmatch(prev)):
+    if prev is not None and not (isinstance(prev, str) and re.fullmatch(DIGEST_PATTERN, prev)):
         raise ValueError(f"prev is {prev!r}; expected a digest or null")
     if not (isinstance(uid, str) and _UID.fullmatch(uid)):
         raise ValueError(f"uid is {uid!r}; expected 32 hex digits")

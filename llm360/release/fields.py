@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+from llm360.canonical import DIGEST_PATTERN
+
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 """`sha256:` and 64 lower-case hex digits."""
 
 Uid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]

@@ -39,7 +39,8 @@ def status_text(facts: RunFacts, now: datetime) -> str:
     lines.append(("attempts", f"{facts.attempts:,}"))
     if facts.evaluations:
         lines.append(("evaluations", f"{facts.evaluations:,}"))
-    if facts.estimated_completion is not None:
+    # One that has passed belongs to a run that is slower than it was, or has stopped.
+    if facts.estimated_completion is not None and facts.estimated_completion > now:
         left = duration((facts.estimated_completion - now).total_seconds())
         lines.append(("done in", f"{left} ({utc(facts.estimated_completion)}, at the recent rate)"))
     lines.append(("last entry", f"{facts.head_seq}, {utc(facts.last_entry_time)}, {silent} ago"))

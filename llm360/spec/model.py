@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
+from llm360.canonical import DIGEST_PATTERN
 from llm360.spec.base import Section, Uri, optional, setting
 
 
@@ -72,7 +73,7 @@ class Weights(Section):
     """Weights to begin with, as `llm360 import hf` wrote them."""
 
     uri: Uri = setting("Folder of the weights' manifest.json.")
-    digest: Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")] = setting(
+    digest: Annotated[str, StringConstraints(max_length=71, pattern=DIGEST_PATTERN)] = setting(
         "sha256 digest of that manifest.json, which holds the digest of every tensor."
     )
 

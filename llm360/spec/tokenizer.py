@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from llm360.canonical import DIGEST_PATTERN
 from llm360.spec.base import Section, Uri, optional
 
 
@@ -16,7 +17,7 @@ class Tokenizer(Section):
         "Address of a tokenizer.json, for preparing data. Unset: the tokenizer.json beside the data's manifest, or the"
         " one that the recipe trains."
     )
-    digest: Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")] | None = optional(
+    digest: Annotated[str, StringConstraints(max_length=71, pattern=DIGEST_PATTERN)] | None = optional(
         "sha256 digest that tokenizer.json must have, written sha256:<64 hex digits>. Unset: the manifest's."
     )
     eos_id: int | None = optional(

@@ -23,6 +23,12 @@ def test_status_of_a_run_in_progress(interrupted):
     assert text.endswith(f"head         {interrupted.entries[-1].name}")
 
 
+def test_a_time_that_has_passed_is_no_forecast(interrupted):
+    text = status(interrupted, timedelta(minutes=9))
+    assert "phase        in progress\n" in text
+    assert "done in" not in text
+
+
 def test_status_of_a_silent_run_says_what_to_do(interrupted):
     text = status(interrupted, timedelta(hours=3))
 
