@@ -61,16 +61,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         " (default: latest)",
     )
     parser.add_argument("--data", action="store_true", help="also check every shard of the training data")
-    parser.add_argument("--head", type=digest, metavar="DIGEST", help="the name of an entry that must be in the chain")
+    parser.add_argument("--head", metavar="DIGEST", help="the name of an entry that must be in the chain")
     parser.add_argument("--workers", type=int, metavar="N", help="files under way at a time (default: all cores)")
     add_output(parser)
-
-
-def digest(text: str) -> str:
-    """The whole name of a ledger entry."""
-    if not re.fullmatch(DIGEST_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no digest; write it whole, as sha256:<64 hex digits>")
-    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,6 +75,8 @@ def verify_release(storage: Storage, args: argparse.Namespace) -> int:
     """The same of a release that is open already."""
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers is {args.workers}; it must be at least 1")
+    if args.head is not None and not re.fullmatch(DIGEST_PATTERN, args.head):
+        raise InputError(f"--head is {args.head!r}, which is no digest; write it whole, as sha256:<64 hex digits>")
     line = _ProgressLine() if sys.stderr.isatty() else None
     try:
         report = verify(

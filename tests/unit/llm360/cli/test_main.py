@@ -16,7 +16,7 @@ from llm360.cli import main
             "presets show amber-7b --att 3",
             "llm360 presets show: error: there is no option '--att' (did you mean '--at'?)",
         ),
-        ("verify x --head 9f2c", "'9f2c' is no digest; write it whole, as sha256:<64 hex digits>"),
+        ("verify x --head 9f2c", "--head is '9f2c', which is no digest; write it whole, as sha256:<64 hex digits>"),
         ("verify x y", "llm360 verify: error: there is one argument too many: 'y'"),
         ("run amber-tiny --port 65536", "'65536' is no port; allowed are 0 (any free one) to 65535"),
         ("run amber-tiny --port http", "'http' is no port"),
