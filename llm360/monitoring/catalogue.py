@@ -204,7 +204,7 @@ OPERATOR = (
     Metric(
         "llm360_operator_decision_seconds", "histogram", "CPU time of deciding what to do.", (), None, RECONCILE_BUCKETS
     ),
-    Metric("llm360_operator_queue_length", "gauge", "Runs that wait for a round.", ()),
+    Metric("llm360_operator_queue_length", "gauge", "Runs whose round is due and has not begun.", ()),
     Metric("llm360_operator_tick_age_seconds", "gauge", "Seconds since the queue's loop last turned.", ()),
     Metric(
         "llm360_operator_errors_total", "counter", "Rounds that failed and are taken again, by reason.", ("reason",)

@@ -117,7 +117,7 @@ def pages(queue: Queue, metrics: Metrics) -> web.Application:
         return web.Response(text=f"last turn {queue.age:.1f} s ago\n", status=200 if is_well else 503)
 
     async def show_metrics(_: web.Request) -> web.Response:
-        metrics.queue_length.set(len(queue))
+        metrics.queue_length.set(queue.num_waiting)
         metrics.tick_age.set(queue.age)
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

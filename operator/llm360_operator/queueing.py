@@ -42,6 +42,10 @@ class Schedule:
         """Keys that are being worked on."""
         return len(self._taken)
 
+    def num_due(self, now: float) -> int:
+        """Keys whose time has come and that nobody has taken."""
+        return sum(due <= now for due in self._due.values())
+
     def add(self, key: Key, due: float) -> None:
         """Ask for a round at a time; an earlier one that is asked for already stands for it."""
         if key in self._taken:
@@ -109,6 +113,11 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._schedule)
+
+    @property
+    def num_waiting(self) -> int:
+        """Runs whose round is due and has not begun; later rounds that are planned already do not count."""
+        return self._schedule.num_due(self._clock())
 
     @property
     def age(self) -> float:

@@ -49,6 +49,7 @@ def test_a_schedule_gives_out_what_is_due_once_and_forgets_nothing(moves):
                 due[key] = min(times)
             schedule.done(key, None if number is None else now + number)
         assert len(schedule) == len(due)
+        assert schedule.num_due(now) == sum(time <= now for time in due.values())
         assert schedule.num_taken == len(taken)
         assert schedule.next_due() == min(due.values(), default=None)
 
@@ -164,6 +165,20 @@ def test_the_age_of_the_last_turn_is_the_queues_health():
         return None
 
     assert rounds(work, script) == (40, 0)
+
+
+def test_rounds_that_are_planned_for_later_do_not_wait():
+    now = [0.0]
+
+    async def main():
+        queue = Queue(lambda _: asyncio.sleep(0, None), clock=lambda: now[0])
+        queue.add(KEYS[0])
+        queue.add(KEYS[1], delay=30)
+        assert (len(queue), queue.num_waiting) == (2, 1)
+        now[0] = 30.0
+        assert queue.num_waiting == 2
+
+    asyncio.run(main())
 
 
 def test_run_ends_its_rounds_when_it_is_stopped():
