@@ -139,7 +139,10 @@ class Controller:
         before, after = said(old), said(status)
         if before != after:
             log.info("run %s/%s: %s: %s", run["metadata"]["namespace"], run["metadata"]["name"], *after)
-            await self._api.create(event(run, status, datetime.now(UTC)))
+            await self._api.create(event(run, condition(status, "Ready"), datetime.now(UTC), is_bad=is_warning(status)))
+        evaluated, was = condition(status, "Evaluated"), condition(old, "Evaluated")
+        if evaluated and evaluated["status"] != "Unknown" and evaluated["reason"] != was.get("reason"):
+            await self._api.create(event(run, evaluated, datetime.now(UTC), is_bad=evaluated["status"] == "False"))
 
 
 def num_active(seen: Seen) -> int:
@@ -159,18 +162,18 @@ def said(status: Mapping[str, Any]) -> tuple[str, str]:
     return status.get("phase", ""), condition(status, "Ready").get("reason", "")
 
 
-def event(run: Object, status: Mapping[str, Any], now: datetime) -> Object:
-    """A Kubernetes event that says what a run's new status says."""
-    metadata, ready = run["metadata"], condition(status, "Ready")
+def event(run: Object, entry: Mapping[str, Any], now: datetime, *, is_bad: bool) -> Object:
+    """A Kubernetes event that says what a condition of a run says now."""
+    metadata = run["metadata"]
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
         "involvedObject": {key: run[key] for key in ("apiVersion", "kind")}
         | {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
-        "type": "Warning" if is_warning(status) else "Normal",
-        "reason": ready["reason"],
-        "message": ready["message"][:1024],
+        "type": "Warning" if is_bad else "Normal",
+        "reason": entry["reason"],
+        "message": entry["message"][:1024],
         "source": {"component": "llm360-operator"},
         "firstTimestamp": write_time(now),
         "lastTimestamp": write_time(now),

@@ -209,6 +209,10 @@ def _said(
         step, (reason, message) = max(memory.failures.items())
         what = f"{counts['failed']} failed, the newest at step {step:,}: {reason}: {message}"
         return "False", "EvaluationFailed", f"{where}; {what}; {TRY_AGAIN}"
+    last = memory.records[-1].step if memory.records else -1
+    if phase == "Succeeded" and last < case.status.get("totalSteps", last):
+        heard = f"; the last checkpoint that the operator heard of is at step {last:,}: it was away when the run ended"
+        return "False", "CheckpointsUnknown", f"{where}{heard}; evaluate the others with llm360 eval"
     if counts["done"] == counts["due"] and phase in FINAL:
         return "True", "EvaluationsComplete", where
     if counts["waiting"] and not counts["running"] and case.seen.evaluation_slots == 0:

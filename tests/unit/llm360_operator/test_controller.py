@@ -295,6 +295,8 @@ def test_an_evaluation_that_kubernetes_will_not_take_is_told_and_the_training_go
         assert error.message in evaluated["message"]
         assert (ready.api.status["step"], ready.api.status["conditions"][0]["reason"]) == (21, "Training")
         assert wait == 15
+    refused = [event for event in ready.api.events if event["reason"] == "EvaluationRefused"]
+    assert [event["type"] for event in refused] == ["Warning"], "told once"
     ready.api.refuse.clear()
     ready.round()
     assert ready.api.status["conditions"][-1]["reason"] == "Evaluating"

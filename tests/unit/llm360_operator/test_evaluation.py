@@ -17,7 +17,7 @@ def evaluating(worlds, list_checkpoints):
     """A run that trains, with four checkpoints and two tasks."""
     world = worlds(evaluation={"tasks": TASKS})
     world.settle()
-    world.train(40, checkpoints=list_checkpoints(0, 10, 20, 30))
+    world.train(30, totalSteps=30, checkpoints=list_checkpoints(0, 10, 20, 30))
     return world
 
 
@@ -92,6 +92,15 @@ def test_what_is_asked_for_is_noted_before_a_job_is_made_of_it(training):
     assert made(training.step()) == []
     assert training.decisions[-1].wait <= 1
     assert made(training.step()) == [name(0)]
+
+
+def test_where_the_operator_missed_the_runs_last_checkpoints_it_says_so(evaluating, list_checkpoints):
+    evaluating.step()
+    finish(evaluating)
+    evaluating.status["totalSteps"] = 50  # and the operator was away between the steps 30 and 50
+    evaluating.evaluate_all()
+    assert evaluated(evaluating) == ("False", "CheckpointsUnknown")
+    assert "at step 30" in evaluating.status["conditions"][-1]["message"]
 
 
 def test_a_task_that_is_added_to_a_finished_run_is_done_alone_for_all_checkpoints(evaluating):

@@ -121,5 +121,5 @@ def evaluations_pending(history: History, evaluation: Evaluation) -> int:
     """How many evaluations of published checkpoints on the branch are due and not in the ledger."""
     published = {checkpoint.step: checkpoint for checkpoint in history.branch if checkpoint.body.published}
     steps = evaluation.due(list(published), is_complete=history.complete is not None)
-    done = {(body.checkpoint, body.task) for body in history.evals}
-    return sum((published[step].name, task.name) not in done for step in steps for task in evaluation.tasks)
+    done = {(body.checkpoint, body.task, body.shots) for body in history.evals}
+    return sum((published[step].name, task.name, task.shots) not in done for step in steps for task in evaluation.tasks)

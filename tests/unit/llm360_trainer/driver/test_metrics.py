@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llm360.errors import StorageUnavailableError
 from llm360.monitoring.catalogue import DRIVER
 from llm360.release.history import History
+from llm360.spec.evaluation import Task
 from llm360_trainer.driver.metrics import RunMetrics, due_step, evaluations_pending
 from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.driver.service import StatusService
@@ -101,7 +102,7 @@ class Checkpointed:
 
 def test_evaluations_are_pending_until_they_are_in_the_ledger(make_run: Any) -> None:
     evaluation = make_run().spec.evaluation.model_copy(
-        update={"tasks": (type("Task", (), {"name": "arc"}),), "every_checkpoints": 2}
+        update={"tasks": (Task(name="arc", shots=25),), "every_checkpoints": 2}
     )
     history = History()
     assert evaluations_pending(history, evaluation) == 0
@@ -109,7 +110,9 @@ def test_evaluations_are_pending_until_they_are_in_the_ledger(make_run: Any) -> 
     assert evaluations_pending(history, evaluation) == 1  # of 2
     history.complete = object()  # type: ignore[assignment]
     assert evaluations_pending(history, evaluation) == 2  # and of the last
-    history.evals = [type("Eval", (), {"checkpoint": "sha256:3", "task": "arc"})]
+    history.evals = [type("Eval", (), {"checkpoint": "sha256:3", "task": "arc", "shots": 0})]
+    assert evaluations_pending(history, evaluation) == 2  # of other shots
+    history.evals = [type("Eval", (), {"checkpoint": "sha256:3", "task": "arc", "shots": 25})]
     assert evaluations_pending(history, evaluation) == 1
 
 
