@@ -49,6 +49,7 @@ bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer
 	$(VENV)/bin/python tests/benchmarks/prepare.py memory
 	$(VENV)/bin/python tests/benchmarks/checkpoint.py
 	$(VENV)/bin/python tests/benchmarks/verify.py
+	$(VENV)/bin/python tests/benchmarks/evaluate.py
 
 clean:  ## remove the virtual environment and caches (never a run's release)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -96,6 +96,20 @@ def sums(numbers: Iterable[int]) -> datasets.Dataset:
     )
 
 
+def programs(numbers: Iterable[int]) -> datasets.Dataset:
+    rows = [
+        {
+            "task_id": f"made/{n}",
+            "prompt": f'def plus_{n}(x):\n    """Add {n}."""\n',
+            "canonical_solution": f"    return x + {n}\n",
+            "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n",
+            "entry_point": f"plus_{n}",
+        }
+        for n in numbers
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
 def all_data() -> dict[DataName, dict[str, datasets.Dataset]]:
     """Every set, by what the tasks ask for."""
     data = {
@@ -122,6 +136,7 @@ def all_data() -> dict[DataName, dict[str, datasets.Dataset]]:
         split: documents(range(2)) for split in ("train", "validation", "test")
     }
     data[DataName(path="openai/gsm8k", config="main")] = {"train": sums(range(10, 20)), "test": sums(range(3))}
+    data[DataName(path="openai/openai_humaneval")] = {"test": programs(range(1, 5))}
     return data
 
 

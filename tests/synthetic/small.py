@@ -49,9 +49,9 @@ def small_tokenizer() -> bytes:
     return train_tokenizer(["export and import again", "weights come and go"], 280)
 
 
-def small_release(folder: Path, preset: str, *overrides: str) -> SmallRelease:
+def small_release(folder: Path, preset: str, *overrides: str, tokenizer: bytes | None = None) -> SmallRelease:
     """A release of a preset's architecture with small sizes."""
-    tokenizer = small_tokenizer()
+    tokenizer = tokenizer or small_tokenizer()
     fields = [f"model.{name}={json.dumps(value)}" for name, value in SIZES.items()]
     run = load_run(preset, ["training.sequenceLength=64", *fields, *overrides], store=str(folder / "release"))
     config, storage = decoder_config(run.spec.model), open_storage(run.store)

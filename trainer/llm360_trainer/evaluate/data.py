@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,16 +48,19 @@ class TaskData:
             InputError: (from `load_dataset`) a data set is not there; says how to have it.
         """
         taken: list[DataName] = []
+        original = datasets.load_dataset
 
         def load_dataset(path: str, name: str | None = None, split: str | None = None, **arguments: Any) -> Any:
             named = {key: value for key, value in arguments.items() if key not in _HOW_NOT_WHAT}
             wanted = DataName(path=path, config=name, arguments=json.dumps(named, sort_keys=True) if named else None)
             if wanted not in taken:
                 taken.append(wanted)
-            splits = self._splits(wanted, arguments)
+            if wanted not in self._kept:
+                self._keep(wanted, lambda: original(path, name, **arguments))
+            splits = self._kept[wanted]
             return splits[split] if split is not None else datasets.DatasetDict(splits)
 
-        original, datasets.load_dataset = datasets.load_dataset, load_dataset
+        datasets.load_dataset = load_dataset
         try:
             yield taken
         finally:
@@ -70,12 +73,10 @@ class TaskData:
                 self._digests[name] = {split: rows_digest(rows) for split, rows in sorted(self._kept[name].items())}
         return {str(name): self._digests[name] for name in names}
 
-    def _splits(self, name: DataName, arguments: dict[str, Any]) -> Splits:
-        if name not in self._kept:
-            self._kept[name] = read_dataset(self.mirror, name) if self.mirror else _from_hub(name, arguments)
-            if self.fill is not None and not has_dataset(self.fill, name):
-                write_dataset(self.fill, name, self._kept[name])
-        return self._kept[name]
+    def _keep(self, name: DataName, ask_hub: Callable[[], Splits]) -> None:
+        self._kept[name] = read_dataset(self.mirror, name) if self.mirror else _from_hub(name, ask_hub)
+        if self.fill is not None and not has_dataset(self.fill, name):
+            write_dataset(self.fill, name, self._kept[name])
 
 
 def rows_digest(rows: datasets.Dataset) -> str:
@@ -86,9 +87,9 @@ def rows_digest(rows: datasets.Dataset) -> str:
     return DIGEST_PREFIX + sha256.hexdigest()
 
 
-def _from_hub(name: DataName, arguments: dict[str, Any]) -> Splits:
+def _from_hub(name: DataName, ask_hub: Callable[[], Splits]) -> Splits:
     try:
-        return dict(datasets.load_dataset(name.path, name.config, **arguments))
+        return dict(ask_hub())
     except _HUB_ERRORS as error:
         raise _missing(name, error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from llm360_trainer.evaluate.harness import Seeds, run_task, set_shots
 from llm360_trainer.evaluate.mirror import DataName
 from llm360_trainer.evaluate.model import DecoderLM
 from llm360_trainer.evaluate.results import EXECUTION_NAME, RESULTS_NAME, execution_file, result_files, scores_of
-from llm360_trainer.evaluate.tasks import HARNESS, TaskRequest, Tasks
+from llm360_trainer.evaluate.tasks import HARNESS, SANDBOXED_TASKS, TaskRequest, Tasks
 from llm360_trainer.exchange.opened import OpenedCheckpoint, name_of, open_checkpoint, select_checkpoints
 from llm360_trainer.prepare.progress import Progress, silent
 
@@ -103,17 +104,15 @@ def load_tasks(requests: Sequence[TaskRequest], data: TaskData, *, allow_code: b
         InputError: the harness has no such task, its data is not there, or it runs code although it may not.
         LLM360Error: a task cannot be made of its data.
     """
-    tasks = Tasks([request.name for request in requests]) if requests else None
+    if not requests:
+        return {}
+    tasks = Tasks([request.name for request in requests])
+    coding = {request for request in requests if tasks.runs_code(request.name)}
+    for request in coding:
+        _check_coding(request.name, allow_code)
     loaded = {}
     for request in requests:
-        assert tasks is not None
-        if tasks.runs_code(request.name) and not allow_code:
-            raise InputError(
-                f"task '{request.name}' runs code that the model writes; add --allow-code-execution to run it in a"
-                " sandbox without network, or leave the task out",
-                reason="CodeExecutionRefused",
-            )
-        with data.serving() as taken:
+        with data.serving() as taken, _sandbox() if request in coding else contextlib.nullcontext():
             try:
                 loaded[request] = Loaded(tasks.load(request.name), taken)
             except LLM360Error:
@@ -123,6 +122,29 @@ def load_tasks(requests: Sequence[TaskRequest], data: TaskData, *, allow_code: b
                     f"task '{request}' cannot be made of its data: {type(error).__name__}: {error}", reason="TaskFailed"
                 ) from error
     return loaded
+
+
+def _check_coding(name: str, allow_code: bool) -> None:
+    """Refuse a task that runs code, unless it is allowed to and can be shut in."""
+    if not allow_code:
+        raise InputError(
+            f"task '{name}' runs code that the model writes; add --allow-code-execution to run it in a sandbox without"
+            " network, or leave the task out",
+            reason="CodeExecutionRefused",
+        )
+    if name not in SANDBOXED_TASKS:
+        raise InputError(
+            f"task '{name}' runs code that the model writes by ways of its own, which cannot be shut in here; of the"
+            f" tasks that do, these can: {', '.join(sorted(SANDBOXED_TASKS))}",
+            reason="CodeExecutionRefused",
+        )
+
+
+def _sandbox() -> contextlib.AbstractContextManager[None]:
+    # Imported here: the package `evaluate` takes a second that few need.
+    from llm360_trainer.evaluate.sandbox import serving
+
+    return serving()
 
 
 def find_eval(history: History, checkpoint: str, task: TaskRequest, settings: EvaluationSettings) -> Eval | None:

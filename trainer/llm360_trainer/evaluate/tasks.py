@@ -23,6 +23,11 @@ from llm360.errors import InputError, nearest
 HARNESS = f"lm-eval {version('lm-eval')}"
 """Name and version, as results and ledger entries carry them."""
 
+SANDBOXED_TASKS = frozenset(
+    {"humaneval", "humaneval_instruct", "humaneval_plus", "mbpp", "mbpp_instruct", "mbpp_plus", "mbpp_plus_instruct"}
+)
+"""Tasks whose code runs through `code_eval` alone."""
+
 MAX_SHOTS = 100
 _DEFINED = re.compile(r"""^\s*['"]?(?:task|group)['"]?\s*:\s*['"]?([A-Za-z0-9][\w.+()-]*)['"]?\s*$""", re.MULTILINE)
 _ENTRY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -77,13 +82,7 @@ class Tasks:
 
     def __init__(self, names: Iterable[str]) -> None:
         wanted = list(names)
-        for name in wanted:
-            if not _folders_of(name):
-                known = sorted({name for text in _texts().values() for name in _DEFINED.findall(text)})
-                raise InputError(
-                    f"the harness ({HARNESS}) has no task '{name}'{nearest(name, known)}; `lm-eval ls tasks` lists all",
-                    reason="UnknownTask",
-                )
+        self._manager = TaskManager(include_defaults=False)
         looked_up: set[str] = set()
         folders: set[Path] = set()
         waiting = set(wanted)
@@ -95,6 +94,13 @@ class Tasks:
                 # Of several descriptions of a name the first by path counts, as where the harness reads all folders.
                 self._manager = TaskManager(include_defaults=False, include_path=sorted(folders, reverse=True))
             waiting = {name for name in self._reachable(wanted) if self._may_be_elsewhere(name)} - looked_up
+        for name in wanted:
+            if name not in self._manager.task_index:
+                known = sorted({name for text in _texts().values() for name in _DEFINED.findall(text)})
+                raise InputError(
+                    f"the harness ({HARNESS}) has no task '{name}'{nearest(name, known)}; `lm-eval ls tasks` lists all",
+                    reason="UnknownTask",
+                )
 
     def load(self, name: str) -> Mapping[str, Any]:
         """A task, or a group and its tasks, with their data, as the harness's `evaluate` takes them."""
