@@ -79,8 +79,8 @@ class Score(Section):
 
     task: Annotated[str, StringConstraints(max_length=128)] = setting("What was evaluated.")
     metric: Annotated[str, StringConstraints(max_length=128)] = setting("Which of its numbers, for example acc_norm.")
-    value: float = setting("The number.", ge=-1e300, le=1e300)
-    stderr: float | None = optional("Its standard error. Unset: not known.", ge=0, le=1e300)
+    value: float = setting("The number. One that is larger is in the release alone.", ge=-1e15, le=1e15)
+    stderr: float | None = optional("Its standard error. Unset: not known.", ge=0, le=1e15)
     step: int = setting("Of the checkpoint.", unit="steps", ge=0, le=MAX_STEPS)
 
 

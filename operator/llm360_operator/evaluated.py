@@ -16,7 +16,7 @@ from llm360_operator.seen import Evaluation
 MAX_CHECKPOINTS, MAX_LABELS, MAX_FAILURES, MAX_SCORES = 4096, 128, 8, 256
 """As the schema bounds them. Of more checkpoints the newest are kept."""
 
-MAX_NAME, MAX_MESSAGE, MAX_VALUE = 128, 512, 1e300
+MAX_NAME, MAX_MESSAGE, MAX_VALUE = 128, 512, 1e15
 
 NOTHING: frozenset[str] = frozenset()
 

@@ -1,6 +1,6 @@
 """The schema is what a CRD takes: structural, bounded, described, without defaults."""
 
-from llm360.spec.schema import openapi_schema, spec_schema
+from llm360.spec.schema import openapi_schema, spec_schema, status_schema
 
 ALLOWED = {
     "type", "description", "properties", "items", "additionalProperties", "required", "enum", "format", "pattern",
@@ -20,6 +20,7 @@ def nodes(schema, path):
 
 
 NODES = dict(nodes(spec_schema(), "spec"))
+STATUS = dict(nodes(status_schema(), "status"))
 
 
 def is_bounded(node):
@@ -52,6 +53,13 @@ def test_nodes_are_bounded():
 
 def test_fields_are_described():
     assert [path for path, node in NODES.items() if not path.endswith("[]") and not is_described(node)] == []
+
+
+def test_bounds_of_numbers_are_integers_of_64_bits():
+    """The API server compares a number that is written without a point with the bound as such an integer."""
+    wide = 2**63
+    bounds = {path: [node.get("minimum", 0), node.get("maximum", 0)] for path, node in (NODES | STATUS).items()}
+    assert [path for path, pair in bounds.items() if max(map(abs, pair)) >= wide] == []
 
 
 def test_only_what_tells_list_entries_apart_is_required():
