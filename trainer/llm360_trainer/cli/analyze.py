@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from llm360.cli.arguments import add_command, add_output
-from llm360.errors import InputError
+from llm360.errors import InputError, LLM360Error
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
 from llm360.storage import Storage, open_storage
 from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis
 from llm360_trainer.analyze.work import Finished, Task, analyze
+from llm360_trainer.cli.evaluate import TERMINATION_LOG, termination_answer
 from llm360_trainer.exchange.opened import open_checkpoint, select_checkpoints
 from llm360_trainer.prepare.progress import ProgressLine
 
@@ -73,7 +76,22 @@ def _add_analysis(commands: argparse._SubParsersAction[argparse.ArgumentParser],
 
 
 def run(analysis: Analysis, args: argparse.Namespace) -> int:
-    """Do what is left of the analysis, then print its results."""
+    """Analyse, print the results, and leave the answer, good or bad, where a job's environment asks for it."""
+    answer = Path(path) if (path := os.environ.get(TERMINATION_LOG)) else None
+    try:
+        done = _analyze(analysis, args)
+    except LLM360Error as error:
+        if answer is not None:
+            answer.write_bytes(termination_answer(error.reason, error.message, ()))
+        raise
+    if answer is not None:
+        answer.write_bytes(termination_answer("Analysed", f"{done.measured} new measurements: {done.prefix}", ()))
+    print(_json(done) if args.output == "json" else _text(done))
+    return 0
+
+
+def _analyze(analysis: Analysis, args: argparse.Namespace) -> Finished:
+    """Check what was given, then do what is left of the analysis."""
     if args.batch_size < 1:
         raise InputError(f"--batch-size is {args.batch_size}; it must be at least 1")
     device = _device(args.device)
@@ -91,9 +109,7 @@ def run(analysis: Analysis, args: argparse.Namespace) -> int:
         analysis.pieces(storage, history, args),
     )
     opener = _opener(storage, history, args.batch_size, DTYPES[args.dtype], device)
-    done = analyze(ledger, task, opener, ProgressLine())
-    print(_json(done) if args.output == "json" else _text(done))
-    return 0
+    return analyze(ledger, task, opener, ProgressLine())
 
 
 def _device(name: str) -> torch.device:

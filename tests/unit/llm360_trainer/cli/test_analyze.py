@@ -96,3 +96,15 @@ def test_forgetting_of_every_chunk(analyze):
     code, output, _ = analyze("forgetting", "URI", "--sequences", "5", "--batch-size", "3")
     assert code == 0
     assert "12 measurements, 12 of them measured now: analysis/forgetting-" in output
+
+
+def test_a_jobs_last_word_says_how_it_ended(analyze, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM360_TERMINATION_LOG", str(tmp_path / "log"))
+    words = ("forgetting", "URI", "--checkpoints", "latest", "--chunks", "0", "--sequences", "5")
+    assert analyze(*words)[0] == 0
+    good = json.loads((tmp_path / "log").read_bytes())
+    assert (good["reason"], good["scores"]) == ("Analysed", [])
+    assert good["message"].startswith("1 new measurements: analysis/forgetting-")
+    assert analyze(*words[:-1], "1")[0] == 2
+    bad = json.loads((tmp_path / "log").read_bytes())
+    assert (bad["reason"], bad["message"][:17]) == ("InvalidInput", "--sequences is 1;")

@@ -1,0 +1,88 @@
+"""Anyone's own analysis: the how-to's file and entry point, installed as a wheel is, from the command to the figure."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm360.cli.main import run
+from llm360.errors import InputError
+from llm360.release.analyses import merged_results
+from llm360.release.create import open_release
+from llm360.release.verify import verify
+from llm360.report.analyses import analysis_figures
+from llm360_trainer.analyze.analysis import available, load_analysis
+
+PAGE = Path(__file__).parents[4] / "docs/how-to/analyze.md"
+
+
+def block(language: str) -> str:
+    """The page's only block of a language."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return found
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Lays a module and its entry points where Python finds installed packages, as an installer unpacks a wheel."""
+
+    def unpack(module: str, source: str, points: str) -> None:
+        site = tmp_path / "site"
+        metadata = site / f"{module}-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (site / f"{module}.py").write_text(source)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.0\n")
+        (metadata / "RECORD").write_text(f"{module}.py,,\n")
+        (metadata / "entry_points.txt").write_text(points)
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return unpack
+
+
+def test_the_how_tos_analysis_runs_verifies_and_is_drawn(install, release, capsys):
+    points = block("toml").replace('project.entry-points."llm360.analyses"', "llm360.analyses").replace('"', "")
+    install("my_analyses", block("python"), points)
+
+    code = run(["analyze", "confidence", release.uri, "--sequences", "6", "--chunks", "0,2", "-o", "json"])
+
+    facts = json.loads(capsys.readouterr().out)
+    assert (code, facts["measured"]) == (0, 8)
+    shares = {cell["label"]: cell["values"]["confidence"] for cell in facts["cells"] if "source" not in cell}
+    assert 0 < shares["init"] < 0.05 < shares["ckpt_002"] < 1
+    assert verify(release.storage).ok
+    found, _ = merged_results(release.storage, open_release(release.storage).history())
+    (chart,) = analysis_figures(found)
+    assert chart.title == "Probability of the likeliest next token (%)"
+    assert [line.name for line in chart.drawn.lines] == ["chunk_000", "chunk_002"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "sentence"),
+    [
+        ("raise ImportError('no such library')", "broken:Own", "cannot be loaded: no such library"),
+        ("", "broken:Own", "cannot be loaded: "),
+        ("Own = 3", "broken:Own", "is no class derived from"),
+        ("from llm360_trainer.analyze.forgetting import Forgetting as Own", "broken:Own", "calls itself otherwise"),
+    ],
+)
+def test_a_broken_one_is_told_and_takes_no_other_with_it(install, release, capsys, source, target, sentence):
+    install("broken", source, f"[llm360.analyses]\nown = {target}\n")
+    assert run(["analyze", "own"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert load_analysis("forgetting").name == "forgetting"
+
+
+def test_no_package_takes_the_place_of_what_is_built_in(install):
+    install("bad", "Own = 3", "[llm360.analyses]\nmemorization = bad:Own\n")
+    assert load_analysis("memorization").summary.startswith("which part of the training data")
+    assert list(available())[:3] == ["memorization", "perplexity", "forgetting"]
+
+
+def test_a_mistyped_name_is_told_with_the_nearest():
+    with pytest.raises(InputError, match=r"there is no analysis 'memorisation' \(did you mean 'memorization'\?\)"):
+        load_analysis("memorisation")
