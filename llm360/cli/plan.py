@@ -11,7 +11,8 @@ from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError
 from llm360.facts.hardware import GIB, GPUS, Gpu, gpu_named
 from llm360.facts.plan import Plan, plan, plan_facts, refusal
-from llm360.spec import ResolvedRun, load_run
+from llm360.spec import load_run
+from llm360.spec.base import quantity_bytes
 
 EXAMPLES = """\
 examples:
@@ -76,7 +77,9 @@ def run_plan(args: argparse.Namespace) -> int:
         raise InputError(
             f"--reserve is {args.reserve:g} GiB; 0 to {gpu.memory_bytes / GIB:.0f} is allowed for {gpu.name}"
         )
-    capacity = _pod_bytes(run) if gpu is None else int(gpu.memory_bytes - args.reserve * GIB)
+    capacity = (
+        quantity_bytes(run.spec.cluster.workers.memory) if gpu is None else int(gpu.memory_bytes - args.reserve * GIB)
+    )
     found = plan(run, capacity, args.gpus)
     facts = plan_facts(found, gpu, max(1, run.spec.cluster.workers.gpus), args.mfu)
     if args.output == "json":
@@ -110,11 +113,3 @@ def _lines(facts: dict[str, Any], found: Plan, gpu: Gpu | None, mfu: float | Non
             f" {seconds['ends']:.3f} s cannot hide"
         )
         yield f"{what} {facts['tokens_per_second']:,.0f} tokens/s"
-
-
-def _pod_bytes(run: ResolvedRun) -> int:
-    """Memory of a pod that trains on CPUs: one rank."""
-    text = run.spec.cluster.workers.memory
-    units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    number = text.rstrip("".join({letter for unit in units for letter in unit}))
-    return int(float(number) * units.get(text.removeprefix(number), 1))

@@ -43,6 +43,8 @@ class StepShape:
         shard_ranks: W, ranks that share one copy of the model.
         checkpointing: `parallelism.activationCheckpointing`.
         reshard: Whether a block's gathered weights are freed after forward.
+        activation_bytes: With checkpointing measured, `parallelism.activationMemory`.
+        reduce_each: Whether every micro step reduces its gradients.
         fused_norm: Whether RMSNorm is one kernel (CUDA); in parts (CPU) it keeps two fp32 copies of its input.
     """
 
@@ -54,6 +56,8 @@ class StepShape:
     checkpointing: str
     reshard: bool = True
     fused_norm: bool = True
+    activation_bytes: int = 0
+    reduce_each: bool = False
 
     @property
     def tokens(self) -> int:
@@ -133,7 +137,7 @@ def _block_moment(model: Model, step: StepShape, index: int) -> Memory:
     return sizes.memory(
         "block",
         gathered=gathered,
-        gradients=sizes.accumulated(done) + FP32 * done * sizes.block_shard + reducing + head + down,
+        gradients=sizes.accumulated(done) + sizes.reduced(done) + reducing + head + down,
         activations=sizes.always + step.tokens * ((index + 1) * sizes.saved + sizes.recomputed) + flowing,
     )
 
@@ -144,8 +148,9 @@ def _outer_moment(model: Model, step: StepShape) -> Memory:
     return sizes.memory(
         "outer",
         gathered=0,
-        gradients=FP32 * (model.num_layers * sizes.block_shard + sizes.outer + sizes.outer_shard)
-        + (FP32 * sizes.outer if step.micro_steps > 1 else c * model.vocab_size * model.hidden_size),
+        gradients=sizes.reduced(model.num_layers)
+        + FP32 * (sizes.outer + sizes.outer_shard)
+        + (sizes.accumulated(model.num_layers) or c * model.vocab_size * model.hidden_size),
         activations=sizes.always,
     )
 
@@ -193,7 +198,19 @@ class _Sizes:
         Args:
             done: Blocks that are reduced already.
         """
-        return FP32 * (self.all - done * self.block) if self.step.micro_steps > 1 else 0
+        if self.step.micro_steps == 1:
+            return 0
+        # Reduced ones wait as shards.
+        return FP32 * (self.shard if self.step.reduce_each else self.all - done * self.block)
+
+    def reduced(self, done: int) -> int:
+        """Shards of the gradients of the blocks that are done, where they were not there before.
+
+        Args:
+            done: Blocks that are reduced already.
+        """
+        there_before = self.step.reduce_each and self.step.micro_steps > 1
+        return 0 if there_before else FP32 * done * self.block_shard
 
     def memory(
         self, moment: str, *, gathered: int = 0, gradients: int = 0, activations: int = 0, logits: int = 0
@@ -217,6 +234,8 @@ def _saved_and_recomputed(model: Model, step: StepShape) -> tuple[int, int]:
     again = everything - norm_input  # the block's input is kept
     if step.checkpointing == "full":
         return c * hidden, again
+    if step.checkpointing == "measured":  # the budget, used up, and at worst as much made again as with full
+        return max(c * hidden, step.activation_bytes // (step.tokens * model.num_layers)), again
     kept = c * (query + 2 * key + query + hidden + widening * inner + hidden) + statistics
     # Results that backward needs as they are; the queries and keys before their rotation go once they are rotated.
     used = c * (key + query + widening * inner) + statistics

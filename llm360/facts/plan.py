@@ -12,6 +12,7 @@ from llm360.facts.hardware import GIB, Gpu
 from llm360.facts.memory import Memory, StepShape, step_memory
 from llm360.facts.speed import StepTime, Traffic, step_time, step_traffic
 from llm360.spec import ResolvedRun
+from llm360.spec.base import quantity_bytes
 from llm360.spec.model import Model
 
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
@@ -25,11 +26,13 @@ class Setting:
         gpus: Ranks.
         micro_batch: `parallelism.microBatch`.
         checkpointing: `parallelism.activationCheckpointing`.
+        reduce_gradients: `parallelism.reduceGradients`.
     """
 
     gpus: int
     micro_batch: int
     checkpointing: str
+    reduce_gradients: str
 
     def changes(self, before: Setting) -> str:
         """What to set, as a person would type it; empty where nothing differs."""
@@ -38,9 +41,11 @@ class Setting:
             parts.append(f"parallelism.microBatch={self.micro_batch}")
         if self.checkpointing != before.checkpointing:
             parts.append(f"parallelism.activationCheckpointing={self.checkpointing}")
+        if self.reduce_gradients != before.reduce_gradients:
+            parts.append(f"parallelism.reduceGradients={self.reduce_gradients}")
         if self.gpus != before.gpus:
             parts.append(f"{self.gpus:,} GPUs")
-        return " with ".join(parts)
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ def plan(run: ResolvedRun, capacity: int, gpus: int | None = None) -> Plan:
         run.spec.cluster.world_size if gpus is None else gpus,
         parallelism.micro_batch,
         parallelism.activation_checkpointing,
+        parallelism.reduce_gradients,
     )
     return _plan(run, setting, capacity)
 
@@ -143,7 +149,10 @@ def _plan(run: ResolvedRun, setting: Setting, capacity: int) -> Plan:
         compute_bytes=COMPUTE_BYTES[spec.training.precision],
         shard_ranks=setting.gpus // replicas,
         checkpointing=setting.checkpointing,
+        reshard=spec.parallelism.reshard_after_forward,
         fused_norm=spec.cluster.workers.device == "cuda",
+        activation_bytes=quantity_bytes(spec.parallelism.activation_memory or "0"),
+        reduce_each=setting.reduce_gradients == "each",
     )
     return Plan(spec.model, batch, setting, replicas, step, step_memory(spec.model, step), capacity)
 
@@ -156,18 +165,26 @@ def _fitting(run: ResolvedRun, refused: Plan) -> Iterator[Setting]:
     alone = [
         *_first(run, refused, (replace(setting, micro_batch=size) for size in smaller)),
         *_first(run, refused, (replace(setting, checkpointing=kind) for kind in stronger)),
+        *_first(run, refused, iter([replace(setting, reduce_gradients="each")])),
     ]
-    both = alone or _first(
-        run, refused, (replace(setting, micro_batch=size, checkpointing=kind) for kind in stronger for size in smaller)
+    kinds = (setting.checkpointing, *stronger)
+    together = (
+        replace(setting, micro_batch=size, checkpointing=kind, reduce_gradients=reduce)
+        for kind in kinds
+        for size in (setting.micro_batch, *smaller)
+        for reduce in (setting.reduce_gradients, "each")
     )
-    numbers = _multiples(setting.gpus, batch)
-    yield from (
-        both
-        or _first(run, refused, (replace(setting, gpus=number) for number in numbers))
-        or _first(
-            run, refused, (replace(setting, gpus=number, micro_batch=1, checkpointing="full") for number in numbers)
+    both = alone or _first(run, refused, together)
+    more = (
+        replace(variant, gpus=number)
+        for number in _multiples(setting.gpus, batch)
+        for variant in (
+            setting,
+            replace(setting, reduce_gradients="each"),
+            replace(setting, micro_batch=1, checkpointing="full", reduce_gradients="each"),
         )
     )
+    yield from both or _first(run, refused, more)
 
 
 def _first(run: ResolvedRun, refused: Plan, settings: Iterator[Setting]) -> list[Setting]:

@@ -2,7 +2,7 @@
 
     arithmetic     tokens of a rank · (6P + 12·L·Q·T) / (peak · MFU)
     gather         c·P·(W − 1)/W per micro step, twice where weights are freed after forward
-    reduce         4·P·(W − 1)/W per step
+    reduce         4·P·(W − 1)/W per step, or per micro step with reduceGradients: each
     replicate      2 · 4·P/W · (R − 1)/R per step, the all-reduce over R replicas (HSDP)
 
 Bytes are what a rank sends (and receives) in ring algorithms, over the slowest link of the ring: NVLink where the
@@ -70,7 +70,7 @@ def flops_per_token(model: Model, sequence_length: int) -> float:
 
 def recomputed_flops_per_token(model: Model, step: StepShape) -> float:
     """Operations that backward makes again: with full checkpointing a forward of all blocks, else none that count."""
-    if step.checkpointing != "full":
+    if step.checkpointing != "full":  # measured ones are not known before they are measured
         return 0.0
     counts = parameter_counts(model)
     width = model.num_heads * model.head_dim
@@ -81,11 +81,12 @@ def step_traffic(model: Model, step: StepShape, replicas: int) -> Traffic:
     """What a rank sends in a step."""
     parameters, ranks = num_parameters(model), step.shard_ranks
     share = (ranks - 1) / ranks
+    reductions = step.micro_steps if step.reduce_each else 1
     gathers = step.micro_steps * (2 if step.reshard else 1)
     return Traffic(
         gather=gathers * step.compute_bytes * parameters * share,
-        reduce=FP32 * parameters * share,
-        replicate=2 * FP32 * parameters / ranks * (replicas - 1) / replicas,
+        reduce=reductions * FP32 * parameters * share,
+        replicate=reductions * 2 * FP32 * parameters / ranks * (replicas - 1) / replicas,
     )
 
 

@@ -64,5 +64,14 @@ ObjectName = Annotated[
 Quantity = Annotated[str, StringConstraints(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 """An amount of memory as Kubernetes writes it, for example 16Gi."""
 
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
+
+
+def quantity_bytes(text: str) -> int:
+    """A `Quantity` in bytes."""
+    number = text.rstrip("KMGTik")
+    return int(float(number) * _UNITS[text.removeprefix(number)])
+
+
 Word = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^\S+$")]
 """A string without spaces, as keys and values of labels are."""

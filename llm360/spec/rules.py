@@ -288,6 +288,43 @@ def micro_batch_fits_the_batch(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
         )
 
 
+@rule("parallelism.activationCheckpointing", "parallelism.activationMemory")
+def measured_recomputation_has_a_budget(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """A budget is there with measured recomputation and only there."""
+    kind, budget = spec.parallelism.activation_checkpointing, spec.parallelism.activation_memory
+    if kind == "measured" and budget is None:
+        yield (
+            "parallelism.activationMemory",
+            "needs a value with activationCheckpointing measured: what a rank may keep, for example 20Gi",
+        )
+    if kind != "measured" and budget is not None:
+        yield (
+            "parallelism.activationMemory",
+            f"{budget} has no meaning with activationCheckpointing {kind}; remove it, or set that to measured",
+        )
+
+
+@rule("parallelism.attention", "training.precision", "cluster.workers.device")
+def attention_runs_on_the_device(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """Kernels of GPUs are not asked for on CPUs, nor those of half precision in fp32."""
+    kernel = spec.parallelism.attention
+    if kernel in ("cudnn", "flash", "flex") and spec.cluster.workers.device == "cpu":
+        yield "parallelism.attention", f"{kernel} needs cluster.workers.device cuda; set it to auto or sdpa for CPUs"
+    elif kernel in ("cudnn", "flash") and spec.training.precision == "fp32":
+        yield "parallelism.attention", f"{kernel} needs training.precision bf16; set it to auto, sdpa or flex for fp32"
+
+
+@rule("training.fp8", "training.precision", "cluster.workers.device")
+def fp8_lies_on_bf16_and_gpus(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """float8 products are part of a bf16 step on GPUs."""
+    if spec.training.fp8 is None:
+        return
+    if spec.training.precision != "bf16":
+        yield "training.fp8", f"needs training.precision bf16, found {spec.training.precision}; change it or remove fp8"
+    if spec.cluster.workers.device == "cpu":
+        yield "training.fp8", "needs cluster.workers.device cuda: CPUs have no float8 units; remove it"
+
+
 @rule("parallelism.shard", "parallelism.replicas", "cluster.workers.replicas", "cluster.workers.gpus")
 def replicas_divide_the_ranks(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     """Hybrid sharding has replicas that divide the ranks; full sharding has none."""

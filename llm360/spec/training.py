@@ -120,3 +120,11 @@ class Training(Section):
         "Whether only deterministic kernels are used, so that the same device, world size and threads give the"
         " same bits."
     )
+    fp8: Literal["tensorwise", "rowwise"] | None = optional(
+        "Matrix products of the blocks in float8 (torchao), operands scaled as wholes or by their rows; needs precision"
+        " bf16 and GPUs that have such units. A matrix takes part where its sizes are multiples of 16. Unset: none."
+    )
+    document_mask: bool | None = optional(
+        "Whether a position sees only its own document of those packed into a row; documents end with the tokenizer's"
+        " end-of-document token. Unset: false, it sees all of the row before it."
+    )

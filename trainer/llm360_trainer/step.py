@@ -1,7 +1,7 @@
 """One optimizer step over all ranks: the same batch gives the same update whoever shares it.
 
     pad to equal micro steps ─ count real tokens of all ranks ─ forward, backward per micro step
-      └─ gradients are summed over ranks in the last micro step only
+      └─ gradients are summed over ranks in the last micro step only, or in each
     one small all-reduce: squared gradient norm, loss and tokens by source, the caller's flags
       └─ all finite?  clip, set learning rate, update  ·  else nothing has changed
 
@@ -78,6 +78,8 @@ class TrainStep:
         max_grad_norm: The gradient's norm is clipped to it; None: never.
         end_of_document: The token id that ends a document, where no position may see another document than its own;
             None: a row is one document.
+        reduce_each: Sum gradients over ranks in every micro step: more traffic, but no rank ever holds a whole
+            gradient.
 
     Raises:
         ValueError: A batch or micro batch below 1.
@@ -94,6 +96,7 @@ class TrainStep:
         num_sources: int,
         max_grad_norm: float | None = 1.0,
         end_of_document: int | None = None,
+        reduce_each: bool = False,
     ) -> None:
         if batch_rows < 1 or micro_batch < 1:
             raise ValueError(f"batch_rows ({batch_rows}) and micro_batch ({micro_batch}) must be at least 1")
@@ -103,6 +106,7 @@ class TrainStep:
         self.num_sources = num_sources
         self.max_grad_norm = max_grad_norm
         self.end_of_document = end_of_document
+        self.reduce_each = reduce_each
         self.rank_rows = math.ceil(batch_rows / mesh.size())
         """Rows that every rank computes, rows of weight 0 included."""
         self._replicas = mesh.size() // mesh["shard"].size()
@@ -195,7 +199,7 @@ class TrainStep:
 
     def _sync_gradients(self, is_last: bool) -> None:
         assert isinstance(self.model, FSDPModule), "the model comes from build_model"
-        self.model.set_requires_gradient_sync(is_last)
+        self.model.set_requires_gradient_sync(is_last or self.reduce_each)
         self.model.set_is_last_backward(is_last)
 
     def _reduce(

@@ -37,7 +37,7 @@ def source():
 
 @pytest.fixture
 def build(mesh):
-    def build_step(batch_rows=ROWS, micro_batch=2, max_grad_norm=None):
+    def build_step(batch_rows=ROWS, micro_batch=2, max_grad_norm=None, **options):
         model = build_model(CONFIG, ParallelSettings(), mesh)
         fill_initial(model, seed=1)
         optimizer = build_optimizer(model, OptimizerSettings())
@@ -49,6 +49,7 @@ def build(mesh):
             micro_batch=micro_batch,
             num_sources=3,
             max_grad_norm=max_grad_norm,
+            **options,
         )
 
     return build_step
@@ -140,6 +141,30 @@ def test_clipping_scales_the_gradient_to_the_limit(build, ids, source, monkeypat
     result = step(ids, None, source, finished_steps=0, learning_rate=1e-3)
     assert result.grad_norm > 0.1
     assert seen == [pytest.approx(0.01, rel=1e-5)]
+
+
+def test_documents_of_a_row_are_apart(build, ids, source):
+    """The loss of rows that hold two documents is that of the documents as rows of their own."""
+    rows = ids.clip(max=59)
+    rows[:, 5] = 60
+    result = build(end_of_document=60)(rows, None, source, finished_steps=0, learning_rate=1e-3)
+    model = build().model
+    inputs, labels = torch.from_numpy(rows[:, :-1].astype(np.int64)), torch.from_numpy(rows[:, 1:].astype(np.int64))
+    parts = zip(inputs.split([6, 6], dim=1), labels.split([6, 6], dim=1), strict=True)
+    with torch.no_grad():
+        expected = sum(model.loss(ids_, labels_, torch.ones(labels_.shape))[0].item() for ids_, labels_ in parts)
+    assert result.loss_sum == pytest.approx(expected, rel=1e-5)
+    whole = build()(rows, None, source, finished_steps=0, learning_rate=1e-3)
+    assert abs(whole.loss_sum - expected) > 1e-3
+
+
+def test_reducing_in_each_micro_step_changes_rounding_alone(build, ids, source):
+    step, each = build(), build(reduce_each=True)
+    for finished in range(5):
+        rate = {"finished_steps": finished, "learning_rate": 1e-2}
+        expected, result = step(ids, None, source, **rate), each(ids, None, source, **rate)
+        assert result.loss == pytest.approx(expected.loss, abs=1e-5)
+        assert result.grad_norm == pytest.approx(expected.grad_norm, rel=1e-4)
 
 
 def test_flags_come_back_summed(build, ids, source):

@@ -1,4 +1,4 @@
-"""FSDP2 around a decoder: recomputation, then compilation, then sharding, block by block.
+"""FSDP2 around a decoder: float8, then recomputation, then compilation, then sharding, block by block.
 
 with torch.device("meta"): Decoder     no memory
 parallelize                            each parameter becomes a DTensor, fp32, sharded in dim 0
@@ -19,7 +19,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from llm360_trainer.model import Decoder, DecoderConfig, initial_tensor
+from llm360_trainer.model import Backend, Decoder, DecoderConfig, initial_tensor
+from llm360_trainer.parallel.fp8 import Recipe, use_fp8
+from llm360_trainer.parallel.recompute import Key, keep
 
 _KEPT_OPERATIONS = frozenset(
     (
@@ -36,16 +38,26 @@ _KEPT_OPERATIONS = frozenset(
 
 @dataclass(frozen=True)
 class ParallelSettings:
-    """How the decoder is run; none of it changes what is computed, beyond rounding."""
+    """How the decoder is run; none of it but `fp8` changes what is computed, beyond rounding."""
 
     param_dtype: torch.dtype = torch.float32
     """Compute dtype of forward and backward; gradients are reduced, and weights kept, in fp32."""
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """What of a block's activations is made again in backward: nothing, all but matrix products, or everything."""
+    activation_checkpointing: Literal["none", "selective", "full", "measured"] = "none"
+    """What of a block's activations is made again in backward: nothing, all but matrix products, everything, or all
+    but `kept`."""
+    kept: frozenset[Key] = frozenset()
+    """With measured: operations whose results are kept (`with_measured_recomputation`)."""
     compile: bool = False
     """Compile each block with torch.compile."""
     reshard_after_forward: bool = True
     """Free a block's gathered weights after forward and gather them again in backward."""
+    prefetch: int = 0
+    """Blocks whose weights are gathered ahead of the one at work, in forward and backward; 0: as FSDP2 does by itself,
+    one in backward, and in forward as far ahead as the CPU is."""
+    attention: Backend = "sdpa"
+    """The kernel of attention."""
+    fp8: Recipe | None = None
+    """Matrix products of the blocks in float8; on a CPU they are emulated."""
 
 
 def parallelize(model: Decoder, settings: ParallelSettings, mesh: DeviceMesh) -> Decoder:
@@ -65,10 +77,14 @@ def parallelize(model: Decoder, settings: ParallelSettings, mesh: DeviceMesh) ->
     precision = MixedPrecisionPolicy(
         param_dtype=settings.param_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    model.set_attention(settings.attention)
     for block in model.layers:
+        if settings.fp8 is not None:
+            use_fp8(block, settings.fp8, emulate=mesh.device_type == "cpu")
         _wrap_forward(block, settings)
         fully_shard(block, mesh=mesh, mp_policy=precision, reshard_after_forward=settings.reshard_after_forward)
     fully_shard(model, mesh=mesh, mp_policy=precision)
+    _prefetch(list(model.layers), settings.prefetch)
     register_fsdp_forward_method(model, "loss")
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -106,13 +122,28 @@ def fill_initial(model: Decoder, seed: int) -> None:
     fill(model, lambda name, shape: initial_tensor(name, shape, model.config, seed))
 
 
+def _prefetch(blocks: list[nn.Module], number: int) -> None:
+    if number == 0:
+        return
+    for index, block in enumerate(blocks):
+        assert isinstance(block, FSDPModule)
+        block.set_modules_to_forward_prefetch(_sharded(blocks[index + 1 : index + 1 + number]))
+        block.set_modules_to_backward_prefetch(_sharded(blocks[max(0, index - number) : index][::-1]))
+
+
+def _sharded(blocks: list[nn.Module]) -> list[FSDPModule]:
+    return [block for block in blocks if isinstance(block, FSDPModule)]
+
+
 def _wrap_forward(block: nn.Module, settings: ParallelSettings) -> None:
     # The bound method is replaced rather than the module, so that parameters keep their names.
     forward = block.forward
     if settings.activation_checkpointing != "none":
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        if settings.activation_checkpointing == "selective":
-            options["context_fn"] = partial(create_selective_checkpoint_contexts, _recompute_policy)
+        policies = {"selective": _recompute_policy, "measured": keep(settings.kept)}
+        if settings.activation_checkpointing in policies:
+            policy = policies[settings.activation_checkpointing]
+            options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
         forward = partial(checkpoint, forward, **options)
     if settings.compile:
         forward = torch.compile(forward, fullgraph=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import socket
 from collections.abc import Callable
@@ -26,7 +27,13 @@ from llm360_trainer.step import TrainStep
 from llm360_trainer.train.entry import WorkerInput
 from llm360_trainer.train.loop import LeaveLoop, Loop, reset_moments
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Recorder, StagePlan
-from llm360_trainer.train.settings import DTYPES, decoder_config, optimizer_settings, parallel_settings
+from llm360_trainer.train.settings import (
+    DTYPES,
+    decoder_config,
+    end_of_document,
+    optimizer_settings,
+    parallel_settings,
+)
 
 
 class Worker:
@@ -128,7 +135,16 @@ class Worker:
             spec.parallelism.shard,
             spec.parallelism.replicas,
         )
-        model = build_model(config, parallel_settings(self.run_spec), mesh)
+        rows = max(math.ceil(stage.order.batch_rows / self.world) for stage in self.given.stages)
+        settings = parallel_settings(
+            self.run_spec,
+            self.device,
+            micro_batch=min(spec.parallelism.micro_batch, rows),
+            length=spec.training.sequence_length,
+        )
+        if self.rank == 0 and self.device.type == "cuda" and spec.parallelism.attention == "auto":
+            self.recorder.event(f"attention runs with {settings.attention}")
+        model = build_model(config, settings, mesh)
         optimizer = build_optimizer(model, optimizer_settings(self.run_spec))
         files = {stage.index: model_files(config, spec.checkpoints.dtype, stage) for stage in self.given.stages}
         return Loop(
@@ -148,6 +164,8 @@ class Worker:
                     micro_batch=spec.parallelism.micro_batch,
                     num_sources=len(stage.manifest.sources),
                     max_grad_norm=spec.training.gradient_clip,
+                    end_of_document=end_of_document(self.run_spec, stage.manifest),
+                    reduce_each=spec.parallelism.reduce_gradients == "each",
                 )
                 for stage in self.given.stages
             },

@@ -1,6 +1,7 @@
 """What follows from a specification for memory and time: sums of shapes, volumes, and the change that would help."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -93,12 +94,28 @@ def test_what_does_not_fit_is_refused_with_changes_that_fit():
         assert plan(fixed, capacity).fits
 
 
+def test_gradients_may_be_reduced_in_each_micro_step():
+    run = load_run("k2-65b", require_store=False)
+    change = "parallelism.reduceGradients=each"
+    assert refusal(run, plan(run, 70 * GIB, 64)).endswith(f"it would fit with {change}")
+    assert plan(load_run("k2-65b", [change], require_store=False), 70 * GIB, 64).fits
+
+
 def test_more_gpus_are_named_where_nothing_else_helps():
     run = load_run("k2-65b", require_store=False)
-    sentence = refusal(run, plan(run, 70 * GIB, 64))
-    number = int(sentence.rpartition("it would fit with ")[2].removesuffix(" GPUs"))
-    assert plan(run, 70 * GIB, number).fits
-    assert not plan(run, 70 * GIB, number // 2).fits
+    sentence = refusal(run, plan(run, 70 * GIB, 8))
+    number = int(re.search(r"it would fit with parallelism.reduceGradients=each and (\d+) GPUs$", sentence)[1])
+    each = ["parallelism.reduceGradients=each"]
+    assert plan(load_run("k2-65b", each, require_store=False), 70 * GIB, number).fits
+    least = load_run("k2-65b", [*each, "parallelism.microBatch=1"], require_store=False)
+    assert not plan(least, 70 * GIB, number // 2).fits
+
+
+def test_a_measured_budget_is_what_activations_take():
+    changes = ["parallelism.activationCheckpointing=measured", "parallelism.activationMemory=20Gi"]
+    run = load_run("amber-7b", changes, require_store=False)
+    found = plan(run, 70 * GIB)
+    assert 20 * GIB < found.memory.activations < 32 * GIB
 
 
 def test_what_can_never_fit_says_so():

@@ -19,6 +19,7 @@ def tiny():
         "data.chunks=4",
         "data.stages[0].steps=40",
         "training.seed=1",
+        "training.documentMask=true",
         "training.schedule.warmupSteps=1",
         "checkpoints.dtype=bfloat16",
         "checkpoints.schedule.everySteps=10",
@@ -37,6 +38,8 @@ def test_identity_changes_with(tiny, override):
     [
         "cluster.workers.replicas=4",
         "parallelism.microBatch=4",
+        "parallelism.attention=sdpa",
+        "parallelism.prefetch=1",
         "checkpoints.resumeEvery=5",
         "checkpoints.keepState=2",
         "recovery.nonFinite=skip",

@@ -51,7 +51,7 @@ def tracked_peak(config, step, mesh):
         with tracker:
             for micro_step in range(step.micro_steps):
                 is_last = micro_step == step.micro_steps - 1
-                model.set_requires_gradient_sync(is_last)
+                model.set_requires_gradient_sync(is_last or step.reduce_each)
                 model.set_is_last_backward(is_last)
                 if micro_step:
                     tracker.reset_mod_stats()
@@ -74,6 +74,7 @@ GROUPED = (*SMALL, "numKeyValueHeads=2", "vocabSize=2000")
         ("amber-7b", GROUPED, StepShape(8, 1, 256, 2, 8, "none")),
         ("amber-7b", GROUPED, StepShape(8, 1, 256, 2, 64, "selective")),
         ("amber-7b", GROUPED, StepShape(8, 2, 256, 2, 8, "full")),
+        ("amber-7b", GROUPED, StepShape(8, 2, 256, 2, 2, "full", reduce_each=True)),
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 4, 8, "none")),
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 4, 2, "selective")),
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 2, 8, "none", reshard=False)),

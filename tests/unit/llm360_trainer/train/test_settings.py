@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from llm360.errors import InputError
 from llm360.facts import num_parameters
 from llm360.spec import load_run, preset_names
 from llm360_trainer.model import Decoder, initial_tensor
 from llm360_trainer.model import num_parameters as num_built_parameters
 from llm360_trainer.optim import build_optimizer, set_learning_rate
-from llm360_trainer.train.settings import decoder_config, optimizer_settings
+from llm360_trainer.train.settings import decoder_config, end_of_document, optimizer_settings, parallel_settings
 
 NAMES = [name for name in preset_names() if not name.endswith("-deduped")]
 CUT_STD = 0.8796  # of a unit normal cut at 2: sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))
@@ -67,3 +68,36 @@ def test_groups_are_the_originals(run):
     group = optimizer.param_groups[0]
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (group["betas"], group["eps"]) == ((0.9, 0.95), 1e-9 if "crystal" in run.spec.preset else 1e-8)
+
+
+def settings_of(*changes, preset="amber-tiny"):
+    run = load_run(preset, changes, require_store=False)
+    return parallel_settings(run, torch.device("cpu"), micro_batch=2, length=16)
+
+
+def test_parallelism_becomes_settings():
+    found = settings_of("parallelism.reshardAfterForward=false", "parallelism.prefetch=2")
+    assert (found.attention, found.reshard_after_forward, found.prefetch) == ("sdpa", False, 2)
+    assert found.fp8 is None
+
+
+def test_a_memory_for_activations_is_filled_by_measurement():
+    measured = "parallelism.activationCheckpointing=measured"
+    assert settings_of(measured, "parallelism.activationMemory=1Gi").kept
+    assert not settings_of(measured, "parallelism.activationMemory=1k").kept
+
+
+@pytest.mark.parametrize("change", ["parallelism.attention=cudnn", "training.fp8=rowwise"])
+def test_what_the_device_has_not_is_refused(change):
+    field, _, value = change.partition("=")
+    with pytest.raises(InputError, match=f"spec.{field} is '{value}', but it needs a CUDA device, found cpu"):
+        settings_of(change, preset="amber-7b")
+
+
+def test_a_mask_of_documents_needs_their_end(make_run, stage):
+    assert end_of_document(make_run(), stage.manifest) is None
+    masked = make_run("training.documentMask=true")
+    assert end_of_document(masked, stage.manifest) == 0
+    tokenizer = stage.manifest.tokenizer.model_copy(update={"eos_id": None})
+    with pytest.raises(InputError, match="names no end-of-document token"):
+        end_of_document(masked, stage.manifest.model_copy(update={"tokenizer": tokenizer}))
