@@ -15,7 +15,7 @@ from typing import Any
 from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, ApiError, Object
 from llm360_operator.case import Action, Create, Decision, Settings
-from llm360_operator.evaluation import evaluation_refused
+from llm360_operator.evaluation import evaluation_refused, without_evaluation
 from llm360_operator.metrics import Metrics
 from llm360_operator.names import EVALUATION_LABEL, Key
 from llm360_operator.observe import Observer
@@ -74,7 +74,7 @@ class Controller:
             self._metrics.decision_seconds.observe(time.thread_time() - begun)
             decision = await self._act(run, seen, decision)
             decision = await self._evaluate(run, decision)
-            await self._write_status(run, decision.status)
+            decision = await self._store(run, decision)
             self._metrics.note_phase(key, *said(decision.status))
             self._metrics.note_evaluation(key, decision.status.get("evaluation"))
             return decision.wait
@@ -128,6 +128,19 @@ class Controller:
         else:
             log.info("run %s/%s: deletes %s", namespace, name, title(action))
             await self._api.delete(action.kind, namespace, action.name, is_forced=action.is_forced)
+
+    async def _store(self, run: Object, decision: Decision) -> Decision:
+        """Write the status; what pods say of scores must not keep what the driver says from being written."""
+        before = run.get("status") or {}
+        try:
+            await self._write_status(run, decision.status)
+        except ApiError as error:
+            if error.status not in REFUSALS or decision.status.get("evaluation") == before.get("evaluation"):
+                raise
+            self._metrics.count_error(error)
+            decision = without_evaluation(decision, before, error.message, datetime.now(UTC))
+            await self._write_status(run, decision.status)
+        return decision
 
     async def _write_status(self, run: Object, status: dict[str, Any]) -> None:
         """Write what changed, and say what a person should hear of."""

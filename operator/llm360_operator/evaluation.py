@@ -7,7 +7,7 @@ round that is cut off anywhere is simply taken again. Nothing here waits for the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -120,6 +120,14 @@ def evaluation_refused(decision: Decision, message: str, now: datetime) -> Decis
     )
     status["conditions"] = [*others, entry]
     return replace(decision, status=status, wait=min(POLL_SECONDS, decision.wait or POLL_SECONDS))
+
+
+def without_evaluation(decision: Decision, before: Mapping[str, Any], message: str, now: datetime) -> Decision:
+    """The decision after Kubernetes would not take the status: of evaluations it says what it said before."""
+    names = ("evaluation", "evaluations")
+    status = {name: value for name, value in decision.status.items() if name not in names}
+    status |= {name: before[name] for name in names if name in before}
+    return evaluation_refused(replace(decision, status=status), f"the status of evaluations: {message}", now)
 
 
 def labels_asked(tasks: Sequence[Any], analyses: Sequence[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class FakeApi:
     def __init__(self, *objects):
         self.objects, self.requests, self.refuse, self.missing = {}, [], {}, set()
         self.events = []
+        self.refuse_status = lambda _: False
         for made in objects:
             self.put(made)
 
@@ -66,6 +67,8 @@ class FakeApi:
 
     async def patch_status(self, run, changes):
         self.requests.append("patch status")
+        if self.refuse_status(changes):
+            raise ApiError(422, "Invalid", "status.evaluation is invalid")
         status = self.objects["LLM360Run", *KEY].setdefault("status", {})
         for name, value in changes.items():
             status.pop(name, None) if value is None else status.update({name: value})
@@ -300,6 +303,22 @@ def test_an_evaluation_that_kubernetes_will_not_take_is_told_and_the_training_go
     ready.api.refuse.clear()
     ready.round()
     assert ready.api.status["conditions"][-1]["reason"] == "Evaluating"
+
+
+def test_what_kubernetes_will_not_take_of_evaluations_keeps_nothing_else_unwritten(evaluating):
+    evaluating.api.refuse_status = lambda changes: "evaluation" in changes
+    evaluating.api.update("Job", evaluating.job, status={"conditions": [{"type": "Complete", "status": "True"}]})
+    before = evaluating.api.status["evaluation"]
+    evaluating.driver["step"] = 99
+    evaluating.round()
+    assert (evaluating.api.status["step"], evaluating.api.status["evaluation"]) == (99, before)
+    refused = evaluating.api.status["conditions"][-1]
+    assert refused["reason"] == "EvaluationRefused"
+    assert "status.evaluation is invalid" in refused["message"]
+    evaluating.api.refuse_status = lambda _: True
+    evaluating.driver["step"] = 100
+    with pytest.raises(ApiError):
+        evaluating.round()
 
 
 def test_a_pod_of_an_evaluation_that_cannot_run_is_no_trouble_of_the_training(evaluating):
