@@ -35,9 +35,17 @@ from step_breakdown import breakdown
 from step_work import Work, load_work
 from torch.distributed.device_mesh import DeviceMesh
 
-from llm360_trainer.model import device_peak, flops_per_token, num_parameters
+from llm360_trainer.model import BACKENDS, device_peak, flops_per_token, num_parameters, unavailable
 from llm360_trainer.optim import build_optimizer
-from llm360_trainer.parallel import ParallelSettings, build_model, fill, make_mesh, set_deterministic
+from llm360_trainer.parallel import (
+    ParallelSettings,
+    build_model,
+    choose_attention,
+    fill,
+    fp8_unavailable,
+    make_mesh,
+    set_deterministic,
+)
 from llm360_trainer.step import TrainStep
 
 EXAMPLES = """\
@@ -47,7 +55,14 @@ examples:
   PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --compile --micro-batch 5 --peer
   PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --device cpu --steps 3
 """
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp8-tensorwise": torch.bfloat16,
+    "fp8-rowwise": torch.bfloat16,
+}
+END_OF_DOCUMENT = 0
+DOCUMENT_TOKENS = 512  # tokens of a document, on average, with --documents
 
 
 @dataclass(frozen=True)
@@ -56,9 +71,11 @@ class Setting:
 
     micro_batch: int
     precision: str
+    attention: str
     compile: bool
     checkpointing: str
     reshard: bool
+    documents: bool
 
 
 def main() -> int:
@@ -81,13 +98,15 @@ def main() -> int:
     print(describe(result))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return 1 if "failed" in result["ours"] else 0
 
 
 def run(args: argparse.Namespace, work: Work, device: torch.device) -> dict[str, Any]:
     """Measure the setting, or all of a sweep and then the best; and the peer where it is wanted."""
     mesh = make_mesh(1, device.type)
-    chosen = Setting(args.micro_batch, args.precision, args.compile, args.checkpointing, args.reshard)
+    chosen = Setting(
+        args.micro_batch, args.precision, args.attention, args.compile, args.checkpointing, args.reshard, args.documents
+    )
     tried = []
     if args.sweep:
         for setting in sweep(chosen, work):
@@ -98,7 +117,7 @@ def run(args: argparse.Namespace, work: Work, device: torch.device) -> dict[str,
             chosen = Setting(**min(fitting, key=lambda found: found["seconds"])["setting"])
     ours = attempt(chosen, work, mesh, args.steps, args.warmup, with_breakdown=True)
     result = {"machine": machine(device), "work": describe_work(work), "ours": ours, "tried": tried}
-    if args.peer:
+    if args.peer and "failed" not in ours:
         from step_peer import measure_peer
 
         result["peer"] = measure_peer(
@@ -129,6 +148,9 @@ def attempt(
     setting: Setting, work: Work, mesh: DeviceMesh, steps: int, warmup: int, *, with_breakdown: bool = False
 ) -> dict[str, Any]:
     """The numbers of a setting; only why, where its memory does not suffice."""
+    problem = cannot(setting, torch.device(mesh.device_type))
+    if problem is not None:
+        return {"setting": asdict(setting), "failed": problem}
     try:
         return {"setting": asdict(setting), **measure(setting, work, mesh, steps, warmup, with_breakdown)}
     except torch.OutOfMemoryError:
@@ -138,6 +160,19 @@ def attempt(
         torch._dynamo.reset()
         if mesh.device_type == "cuda":
             torch.cuda.empty_cache()
+
+
+def cannot(setting: Setting, device: torch.device) -> str | None:
+    """Why a setting cannot be run here, or None where it can."""
+    if setting.attention != "auto":
+        problem = unavailable(setting.attention, device, DTYPES[setting.precision])
+        if problem is not None:
+            return f"attention {setting.attention}: {problem}"
+    if setting.precision.startswith("fp8-"):
+        problem = fp8_unavailable(setting.precision.removeprefix("fp8-"), device)
+        if problem is not None:
+            return f"precision {setting.precision}: {problem}"
+    return None
 
 
 def measure(
@@ -151,6 +186,8 @@ def measure(
     rows = np.random.default_rng(0).integers(
         0, work.config.vocab_size, (work.batch_rows, work.sequence_length + 1), dtype=np.int64
     )
+    if setting.documents:
+        rows[np.random.default_rng(1).random(rows.shape) < 1 / DOCUMENT_TOKENS] = END_OF_DOCUMENT
     source = np.zeros(work.batch_rows, dtype=np.int64)
     losses = []
 
@@ -166,6 +203,7 @@ def measure(
     peak = device_peak(device_name(device))
     rate = tokens_per_second * flops_per_token(work.config, work.sequence_length)
     return {
+        "attention": step.model.layers[0].self_attn.backend,
         "seconds": median,
         "all_seconds": seconds,
         "tokens_per_second": tokens_per_second,
@@ -178,8 +216,21 @@ def measure(
 
 
 def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
+    dtype, device = DTYPES[setting.precision], torch.device(mesh.device_type)
+    attention = setting.attention
+    if attention == "auto":
+        attention = choose_attention(
+            work.config,
+            setting.micro_batch,
+            work.sequence_length,
+            dtype,
+            device,
+            in_documents=setting.documents,
+        )
     settings = ParallelSettings(
-        param_dtype=DTYPES[setting.precision],
+        param_dtype=dtype,
+        attention=attention,
+        fp8=setting.precision.removeprefix("fp8-") if setting.precision.startswith("fp8-") else None,
         activation_checkpointing=setting.checkpointing,
         compile=setting.compile,
         reshard_after_forward=setting.reshard,
@@ -202,6 +253,7 @@ def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
         micro_batch=setting.micro_batch,
         num_sources=1,
         max_grad_norm=1.0,
+        end_of_document=END_OF_DOCUMENT if setting.documents else None,
     )
 
 
@@ -280,7 +332,7 @@ def one_line(found: dict[str, Any]) -> str:
         return f"{setting}: {found['failed']}"
     mfu = "" if found["mfu"] is None else f", MFU {found['mfu']:.1%}"
     return (
-        f"{setting}: {found['seconds']:.4f} s (of {len(found['all_seconds'])}),"
+        f"{setting}: attention by {found['attention']}, {found['seconds']:.4f} s (of {len(found['all_seconds'])}),"
         f" {found['tokens_per_second']:,.0f} tokens/s{mfu}, {found['memory_bytes'] / 2**30:.2f} GiB"
     )
 
@@ -301,6 +353,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--sequence-length", type=positive, help="tokens of a sequence (default: the preset's; small: 64)")
     add("--micro-batch", type=positive, default=1, help="sequences of a forward and backward (default: 1)")
     add("--precision", choices=tuple(DTYPES), default="bf16")
+    add("--attention", choices=("auto", *BACKENDS), default="auto", help="its kernel; auto: the fastest one here")
+    add(
+        "--documents",
+        action="store_true",
+        help=f"attend inside documents of {DOCUMENT_TOKENS} tokens on average; the cost shows beside a run without",
+    )
     add("--compile", action="store_true", help="compile each block with torch.compile")
     add("--checkpointing", choices=("none", "selective", "full"), default="none", help="what is computed again")
     add(

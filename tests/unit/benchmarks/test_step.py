@@ -48,7 +48,18 @@ def breakdown_module(step):
 def test_a_bare_machine_measures_a_preset(tmp_path):
     path = tmp_path / "result.json"
     done = bench(
-        "--preset", "crystalcoder-7b", "--batch", "2", "--steps", "2", "--warmup", "1", "--sweep", "--json", str(path)
+        "--preset",
+        "crystalcoder-7b",
+        "--batch",
+        "2",
+        "--documents",
+        "--steps",
+        "2",
+        "--warmup",
+        "1",
+        "--sweep",
+        "--json",
+        str(path),
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
@@ -56,6 +67,7 @@ def test_a_bare_machine_measures_a_preset(tmp_path):
     assert len(ours["all_seconds"]) == 2
     assert ours["tokens_per_second"] == pytest.approx(2 * 64 / ours["seconds"])
     assert ours["mfu"] is None
+    assert ours["attention"] == "sdpa"
     assert "no MFU" in done.stdout
     assert ours["losses"][-1] < ours["losses"][0]
     assert ours["memory_bytes"] > 2**20
@@ -86,6 +98,13 @@ def test_a_preset_that_is_not_there_is_one_sentence(step, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["step.py", "--preset", "nowhere.json", "--device", "cpu"])
     assert step.main() == 2
     assert "step.py: error: --preset nowhere.json: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [("--precision", "fp8-rowwise"), ("--attention", "flash")])
+def test_what_the_device_has_not_is_said(step, monkeypatch, capsys, flags):
+    monkeypatch.setattr(sys, "argv", ["step.py", "--preset", "amber-7b", "--device", "cpu", *flags])
+    assert step.main() == 1
+    assert f"{flags[0][2:]} {flags[1]}: it needs a CUDA device, found cpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
