@@ -49,11 +49,8 @@ bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer
 	$(VENV)/bin/python tests/benchmarks/prepare.py memory
 	$(VENV)/bin/python tests/benchmarks/checkpoint.py
 	$(VENV)/bin/python tests/benchmarks/verify.py
-<<<<<<< HEAD
 	$(VENV)/bin/python tests/benchmarks/evaluate.py
-=======
 	$(VENV)/bin/python tests/benchmarks/memorization.py
->>>>>>> b5404e6 (Take anyone's own analysis by an entry point, tested with the how-to's own file; say what memorization scores mean)
 
 clean:  ## remove the virtual environment and caches (never a run's release)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
