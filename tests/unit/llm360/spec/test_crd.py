@@ -55,6 +55,13 @@ def test_status_is_described_bounded_and_a_subresource():
             assert "maxItems" in node
 
 
+def test_bounds_are_numbers_that_the_api_server_compares_rightly():
+    # A whole number is held against a bound as int64: a larger one wraps around, and 0 is "greater" than 1e308.
+    keys = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+    for node in nodes(version()["schema"]["openAPIV3Schema"]):
+        assert all(abs(node.get(key, 0)) < 2**63 for key in keys), node
+
+
 def test_columns_show_fields_of_the_status():
     for column in version()["additionalPrinterColumns"]:
         path = column["jsonPath"]
