@@ -1,4 +1,4 @@
-"""What the commands share: how a sub-command is added, the choice of the output's form, and watching."""
+"""What the commands share: how a sub-command is added, addresses, overrides, the output's form, and watching."""
 
 from __future__ import annotations
 
@@ -26,6 +26,24 @@ def add_command(commands: Any, name: str, summary: str, epilog: str) -> argparse
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def add_release(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
+    """Add the address of a release; one that is written to cannot lie behind a web server."""
+    places = "a folder or s3://bucket/prefix" if writes else "a folder, s3://bucket/prefix or http(s)://host/path"
+    parser.add_argument("uri", metavar="URI", help=places)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`, as `overrides`."""
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a field below spec, as training.seed=7; may be repeated",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

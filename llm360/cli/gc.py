@@ -7,7 +7,7 @@ import json
 import re
 from datetime import UTC, datetime
 
-from llm360.cli.arguments import add_output
+from llm360.cli.arguments import add_output, add_release
 from llm360.errors import InputError
 from llm360.release.create import open_release
 from llm360.release.gc import DAY_SECONDS, delete_litter, find_litter
@@ -30,7 +30,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_SECONDS}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder or s3://bucket/prefix")
+    add_release(parser, writes=True)
     parser.add_argument("--delete", action="store_true", help="remove the litter (default: only list it)")
     parser.add_argument("--older-than", metavar="AGE", default="1d", help="such as 90m, 36h, 7d (default: 1d)")
     add_output(parser)

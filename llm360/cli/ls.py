@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from llm360.cli.arguments import add_output
+from llm360.cli.arguments import add_output, add_release
 from llm360.errors import InputError, nearest
 from llm360.release.create import open_release
 from llm360.release.entries import Stage
@@ -27,7 +27,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_release(parser)
     parser.add_argument("--all", action="store_true", help="also checkpoints that are no longer the run's")
     parser.add_argument("--stage", metavar="NAME|NUMBER", help="only checkpoints of this stage (default: of all)")
     add_output(parser)

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llm360.cli.arguments import add_release
 from llm360.errors import InputError
 from llm360.monitoring.replay import write_openmetrics
 from llm360.monitoring.tables import write_csv, write_jsonl, write_parquet, write_tensorboard
@@ -39,7 +40,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_release(parser)
     parser.add_argument("--format", choices=FORMATS, help="write to standard output in this form")
     parser.add_argument("--to", nargs=2, metavar=("PROGRAM", "DIR"), help="write the files of a program: tensorboard")
     parser.add_argument("--from-step", type=int, metavar="STEP", help="first step (default: 1)")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from llm360.cli.arguments import add_command, add_output
+from llm360.cli.arguments import add_command, add_output, add_overrides
 from llm360.errors import InputError
 from llm360.facts.hardware import GIB, GPUS, Gpu, gpu_named
 from llm360.facts.plan import Plan, plan, plan_facts, refusal
@@ -32,14 +32,7 @@ def configure(commands: Any) -> None:
     parser = add_command(commands, "plan", "predict memory per GPU and tokens per second", EXAMPLES)
     add = parser.add_argument
     add("source", metavar="FILE|PRESET", help="a file, a preset's name, or - for standard input")
-    add(
-        "--set",
-        dest="overrides",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        help="change one value; again for more",
-    )
+    add_overrides(parser)
     add("--gpus", type=int, metavar="N", help="ranks (default: cluster.workers of the specification)")
     add(
         "--gpu", choices=tuple(GPUS), default="h100", help="kind of GPU, of which the data sheet counts (default: h100)"

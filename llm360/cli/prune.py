@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from llm360.cli.arguments import add_release
 from llm360.release.create import open_release
 from llm360.release.prune import PARTS, find_checkpoint, prune_by_hand
 from llm360.storage import open_storage
@@ -21,7 +22,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder or s3://bucket/prefix")
+    add_release(parser, writes=True)
     parser.add_argument("--checkpoint", metavar="LABEL|STEP", required=True, help="which one, as `llm360 ls` shows it")
     parser.add_argument("--state", action="store_true", help="remove the optimizer's state (the default)")
     parser.add_argument("--model", action="store_true", help="remove the model")

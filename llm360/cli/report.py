@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llm360.cli.arguments import add_output
+from llm360.cli.arguments import add_output, add_release
 from llm360.errors import InputError
 from llm360.report.facts import read_facts
 from llm360.report.published import check_published
@@ -35,7 +35,7 @@ exit codes:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_release(parser)
     add_options(parser)
     parser.set_defaults(run=run)
 

@@ -12,7 +12,7 @@ import yaml
 
 from llm360.canonical import canonical_json
 from llm360.cli import plan
-from llm360.cli.arguments import add_command, add_output
+from llm360.cli.arguments import add_command, add_output, add_overrides
 from llm360.errors import InputError, SpecError
 from llm360.spec import documents, load_run
 from llm360.spec.compatibility import breaking_changes
@@ -54,14 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     resolve = add_command(commands, "resolve", "print the complete configuration of a run", RESOLVE_EXAMPLES)
     resolve.add_argument("source", metavar="FILE|PRESET", help="a file, a preset's name, or - for standard input")
-    resolve.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        help="change one value; again for more",
-    )
+    add_overrides(resolve)
     resolve.add_argument("--store", metavar="URI", help="where the release goes (storage.uri)")
     resolve.add_argument("--identity", action="store_true", help="only the part that never changes once the run began")
     resolve.add_argument("--digest", action="store_true", help="only the sha256 of the identity")

@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from llm360.cli.arguments import add_output, add_watch, check_interval, show_again
+from llm360.cli.arguments import add_output, add_release, add_watch, check_interval, show_again
 from llm360.release.create import open_release
 from llm360.report.facts import RunFacts, read_facts
 from llm360.report.summary import status_text
@@ -32,7 +32,7 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_release(parser)
     add_output(parser)
     add_watch(parser, "complete")
     parser.set_defaults(run=run)

@@ -9,7 +9,7 @@ import sys
 import time
 
 from llm360.canonical import DIGEST_PATTERN
-from llm360.cli.arguments import add_output
+from llm360.cli.arguments import add_output, add_release
 from llm360.errors import InputError
 from llm360.release.verify import Progress, verify
 from llm360.release.verify_report import TITLES, VerifyReport
@@ -40,7 +40,7 @@ PROGRESS_SECONDS = 0.2
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_release(parser)
     add_options(parser)
     parser.set_defaults(run=run)
 

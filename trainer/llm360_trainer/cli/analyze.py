@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from llm360.cli.arguments import add_command, add_output
+from llm360.cli.arguments import add_command, add_output, add_release
 from llm360.errors import InputError, LLM360Error
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
@@ -60,7 +60,7 @@ def _refuse(error: InputError, _: argparse.Namespace) -> int:
 def _add_analysis(commands: argparse._SubParsersAction[argparse.ArgumentParser], analysis: Analysis) -> None:
     epilog = f"reads:  {analysis.reads}\nwrites: {analysis.writes}\n\n{EXAMPLES}"
     sub = add_command(commands, analysis.name, analysis.summary, epilog)
-    sub.add_argument("uri", metavar="URI", help="a folder or s3://bucket/prefix")
+    add_release(sub, writes=True)
     sub.add_argument(
         "--checkpoints",
         metavar="LABEL|STEP,…",

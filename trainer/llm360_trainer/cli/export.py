@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from llm360.cli.arguments import add_command, add_output
+from llm360.cli.arguments import add_command, add_output, add_release
 from llm360.errors import InputError
 from llm360.storage import open_storage
 from llm360_trainer.exchange.export import export_checkpoint
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="FORM", required=True)
     hf = add_command(commands, "hf", "write a checkpoint as a Hugging Face folder", EXAMPLES)
     add = hf.add_argument
-    add("uri", metavar="URI", help="a folder, s3://bucket/prefix or http(s)://host/path")
+    add_release(hf)
     add("--checkpoint", metavar="LABEL|STEP", required=True, help="which one, as `llm360 ls` shows it")
     add("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: as published)")
     add("--out", metavar="DIR", type=Path, help="the folder (default: named after release and checkpoint)")

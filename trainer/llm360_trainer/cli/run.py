@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 
+from llm360.cli.arguments import add_overrides
 from llm360.errors import LLM360Error
 from llm360.spec import load_run
 from llm360_trainer.driver.log_copy import VARIABLE, copied_output
@@ -36,14 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="FILE|PRESET", help="an LLM360Run as YAML or JSON, '-' for stdin, or a preset's name")
     add("--store", metavar="URI", help="where the release goes: a folder or s3://bucket/prefix (sets storage.uri)")
-    add(
-        "--set",
-        metavar="PATH=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override a field below spec, as training.seed=7; may be repeated",
-    )
+    add_overrides(parser)
     add("--address", help="address of a Ray cluster, 'auto' for this machine's; default: start Ray here")
     add(
         "--host",
