@@ -83,6 +83,7 @@ def _walk(path: str, parser: argparse.ArgumentParser) -> Iterator[Node]:
         if not action.option_strings:
             words += choices
             words += preset_names() if "PRESET" in str(action.metavar) else ()
+            words += [word for word in str(action.metavar).split("|") if word.islower()]  # a word that may be meant
     yield Node(path, tuple(commands), tuple(words), options)
     for name, command in commands.items():
         yield from _walk(f"{path} {name}", command)

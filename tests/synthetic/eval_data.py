@@ -110,6 +110,26 @@ def programs(numbers: Iterable[int]) -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
+def pairs(numbers: Iterable[int]) -> datasets.Dataset:
+    rows = [
+        {
+            "id": n,
+            "sent_more": f"The {words(n, 2)} one counts.",
+            "sent_less": f"The {words(n + 1, 3)} one counts.",
+            "stereo_antistereo": n % 2,
+            "bias_type": n % 9,
+        }
+        for n in numbers
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
+def statements(numbers: Iterable[int]) -> datasets.Dataset:
+    return datasets.Dataset.from_list(
+        [{"text": f"All {words(n, 3)} are alike.", "toxicity_ai": 1.0 + n, "toxicity_human": n / 2} for n in numbers]
+    )
+
+
 def all_data() -> dict[DataName, dict[str, datasets.Dataset]]:
     """Every set, by what the tasks ask for."""
     data = {
@@ -136,6 +156,11 @@ def all_data() -> dict[DataName, dict[str, datasets.Dataset]]:
         split: documents(range(2)) for split in ("train", "validation", "test")
     }
     data[DataName(path="openai/gsm8k", config="main")] = {"train": sums(range(10, 20)), "test": sums(range(3))}
+    data[DataName(path="jannalu/crows_pairs_multilingual", config="english")] = {"test": pairs(range(6))}
+    data[DataName(path="skg/toxigen-data", config="annotated")] = {
+        "train": statements(range(20, 24)),
+        "test": statements(range(6)),
+    }
     data[DataName(path="openai/openai_humaneval")] = {"test": programs(range(1, 5))}
     return data
 

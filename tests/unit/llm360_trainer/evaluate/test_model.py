@@ -16,14 +16,9 @@ from llm360_trainer.exchange.opened import open_checkpoint
 
 TOLERANCE = 1e-4
 TASKS = (
-    "arc_easy:0",
-    "arc_challenge:5",
-    "hellaswag:3",
-    "truthfulqa_mc2:0",
-    "mmlu_astronomy:5",
-    "wikitext:0",
-    "gsm8k:1",
-)
+    "arc_easy:0", "arc_challenge:5", "hellaswag:3", "truthfulqa_mc2:0", "mmlu_astronomy:5", "wikitext:0", "gsm8k:1",
+    "crows_pairs_english:0", "toxigen:0",
+)  # fmt: skip
 
 
 @pytest.fixture(params=[("amber-tiny", 512), ("pythia-tiny", 300)], ids=["llama", "gpt-neox"])
