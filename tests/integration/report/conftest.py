@@ -132,7 +132,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def eventful_release() -> Callable[[Storage], Any]:
-    """Writes a complete release with restarts, a fallback, a skip, two sources and analyses into a storage."""
+    """Writes a complete release with restarts, a fallback, a skip and two sources into a storage."""
+    return release.eventful_release
+
+
+@pytest.fixture(scope="session")
+def measured_release() -> Callable[[Storage], Any]:
+    """Writes the same, every checkpoint evaluated and analysed."""
 
     def write(storage: Storage) -> Any:
         run = release.eventful_release(storage)

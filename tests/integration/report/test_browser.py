@@ -25,9 +25,9 @@ CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, eventful_release) -> Path:
+def page(tmp_path_factory, measured_release) -> Path:
     storage = open_storage(str(tmp_path_factory.mktemp("runs") / "amber-tiny"))
-    eventful_release(storage)
+    measured_release(storage)
     return Path(write_report(storage, extent="all", compare=("amber-7b",)).place)
 
 
