@@ -3,8 +3,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from llm360_trainer.model import Decoder, initial_tensor
-from llm360_trainer.parallel import ParallelSettings, build_model, fill, fill_initial
+from llm360_trainer.model import Decoder, documents_of, initial_tensor
+from llm360_trainer.parallel import ParallelSettings, build_model, fill, fill_initial, with_measured_recomputation
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def plain(config):
     return model
 
 
-def loss_and_gradients(model, ids):
+def loss_and_gradients(model, ids, documents=None):
     model.zero_grad()
     weights = torch.full(ids[:, 1:].shape, 1 / ids[:, 1:].numel())
-    total, _ = model.loss(ids[:, :-1], ids[:, 1:], weights)
+    total, _ = model.loss(ids[:, :-1], ids[:, 1:], weights, documents)
     total.backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     return total.detach(), {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
@@ -85,11 +85,16 @@ def test_bf16_keeps_fp32_weights_and_gradients(config, mesh, plain, ids):
 @pytest.mark.slow
 # torch provokes this one itself and hides it where it would be shown; as an error it cannot be hidden.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_compiled_blocks_compute_the_same(config, mesh, plain, ids):
-    model = build_model(config, ParallelSettings(compile=True, activation_checkpointing="selective"), mesh)
+@pytest.mark.parametrize("recompute", ["selective", "measured"])
+def test_compiled_blocks_compute_the_same(config, mesh, plain, ids, recompute):
+    settings = ParallelSettings(compile=True, activation_checkpointing=recompute)
+    if recompute == "measured":
+        settings = with_measured_recomputation(settings, config, 2, 12, 1e5, torch.device("cpu"))
+    model = build_model(config, settings, mesh)
     fill_initial(model, seed=5)
-    loss, gradients = loss_and_gradients(model, ids)
-    expected_loss, expected_gradients = loss_and_gradients(plain, ids)
+    documents = documents_of(ids[:, :-1], int(ids[0, 5]))
+    loss, gradients = loss_and_gradients(model, ids, documents)
+    expected_loss, expected_gradients = loss_and_gradients(plain, ids, documents)
     torch.testing.assert_close(loss, expected_loss)
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(gradients[name], gradient)
