@@ -29,7 +29,7 @@ from llm360_trainer.prepare.conversations import Conversation, encode_conversati
 from llm360_trainer.prepare.documents import read_piece
 from llm360_trainer.prepare.fim import find_sentinels
 from llm360_trainer.prepare.findings import Findings, collect_findings, write_findings
-from llm360_trainer.prepare.held_out import RECIPE_KEY
+from llm360_trainer.prepare.held_out import RECIPE_KEY, HeldOut
 from llm360_trainer.prepare.instruct import find_chat_tokens
 from llm360_trainer.prepare.layout import Layout, plan_layout
 from llm360_trainer.prepare.packing import RowForm
@@ -238,7 +238,8 @@ def _tokenize(
     if table.parts:
         say(f"going on where it stopped: {len(table.parts)} blocks of documents are tokenized already")
     if table.unfinished:
-        reader = partial(_read_blocks, work.settings, work.block_chars, frozenset(table.parts))
+        how = (work.settings.txt_document, work.settings.held_out, work.block_chars)
+        reader = partial(_read_blocks, *how, frozenset(table.parts))
         writer = partial(_write_block, work.scratch, work.settings.tokenizer, work.eos_id, work.dtype)
         started, tokens = time.monotonic(), 0
         for part, info in runner.get().expand(reader, writer, [splits[split] for split in table.unfinished]):
@@ -255,14 +256,13 @@ def _tokenize(
 
 
 def _read_blocks(
-    settings: PrepareSettings, block_chars: int, present: frozenset[PartId], split: inputs.Split
+    txt_document: str, rule: HeldOut | None, block_chars: int, present: frozenset[PartId], split: inputs.Split
 ) -> Iterator[Block]:
-    """The split's blocks that are not tokenized yet."""
-    rule = settings.held_out
+    """The split's blocks that are not tokenized yet, without the documents that are held out."""
     documents = (
         document
         for piece in split.pieces
-        for document in read_piece(piece, settings.txt_document)
+        for document in read_piece(piece, txt_document)
         if rule is None or not rule.takes(text_of(document))
     )
     return (block for block in blocks_of(split.index, documents, block_chars) if block.part not in present)
