@@ -18,7 +18,7 @@ from llm360.release.entry import new_uid, utc_now
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.layout import eval_prefix
 from llm360.release.ledger import Ledger
-from llm360_trainer.evaluate.batches import Batches
+from llm360_trainer.evaluate.batches import Batches, is_out_of_memory
 from llm360_trainer.evaluate.data import TaskData
 from llm360_trainer.evaluate.harness import Seeds, run_task, set_shots
 from llm360_trainer.evaluate.mirror import DataName
@@ -228,6 +228,14 @@ class Evaluator:
             )
         except LLM360Error as error:
             return error
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return LLM360Error(
+                f"the weights of {name_of(checkpoint)} do not fit into the memory of {self.settings.device}; take one with"
+                " more, or --dtype bfloat16",
+                reason="OutOfMemory",
+            )
 
     def _evaluate(self, opened: OpenedCheckpoint, task: TaskRequest, loaded: Loaded) -> Outcome:
         """Run one task, and record its results."""

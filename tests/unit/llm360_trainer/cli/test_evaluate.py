@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from synthetic.eval_data import fill_mirror
 
 from llm360.cli import main
@@ -183,3 +184,28 @@ def test_files_of_an_earlier_try_of_the_job_are_left_alone(evaluate, trained_cop
     (entry,) = evals(trained_copy)
     assert entry.prefix == f"{prefix}.2"
     assert trained_copy.storage.get(f"{prefix}/results.json") == b"of a pod that died before its entry"
+
+
+def test_weights_that_do_not_fit_are_told(evaluate, trained_copy, monkeypatch):
+    def too_large(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("llm360_trainer.exchange.opened.read_tensors", too_large)
+    code, _, told = evaluate("--checkpoint", "latest", "--tasks", "arc_easy")
+    assert code == 1
+    assert "the weights of ckpt_002 do not fit into the memory of cpu" in told
+    assert evals(trained_copy) == []
+
+
+def test_what_is_loaded_is_bad_input_where_there_is_no_tokenizer(evaluate, trained_copy, monkeypatch):
+    from llm360_trainer.exchange import opened
+
+    small_file = opened.small_file
+    monkeypatch.setattr(
+        opened,
+        "small_file",
+        lambda root, manifest, name: None if "tokenizer" in name else small_file(root, manifest, name),
+    )
+    code, _, told = evaluate("--checkpoint", "latest", "--tasks", "arc_easy")
+    assert code == 2
+    assert "the release has no tokenizer beside its checkpoints, and tasks are text" in told
