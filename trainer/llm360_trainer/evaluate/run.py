@@ -232,8 +232,8 @@ class Evaluator:
             if not is_out_of_memory(error):
                 raise
             return LLM360Error(
-                f"the weights of {name_of(checkpoint)} do not fit into the memory of {self.settings.device}; take one with"
-                " more, or --dtype bfloat16",
+                f"the weights of {name_of(checkpoint)} do not fit into the memory of {self.settings.device}; take one"
+                " with more, or --dtype bfloat16",
                 reason="OutOfMemory",
             )
 
