@@ -301,7 +301,8 @@ def clustered(case: Case) -> Step | None:
         manifest = builders.ray_cluster(case.run, config, case.plan.name, case.plan.digest)
         return Step(verdict, (Create(manifest),), WAIT_SECONDS)
     if cluster.is_suspended:
-        if queue is not None and not case.has_begun:
+        # One that waits for its place, as after a suspension that the user ended, has not lost it to others.
+        if queue is not None and (not case.has_begun or case.phase == "Queued"):
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
         elif queue is not None:
             message = f"the pods gave way to others in the queue {queue}; the run goes on when it is admitted again"

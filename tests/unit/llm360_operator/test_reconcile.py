@@ -310,6 +310,22 @@ def test_a_name_that_is_taken(world):
     assert kinds(world.step()) == []
 
 
+def test_a_run_that_its_user_resumes_waits_for_its_place_and_was_not_preempted(training):
+    training.change(suspend=True)
+    for _ in range(5):
+        training.step()
+        training.finish_deletions()
+    training.change(suspend=False, cluster={"queue": "gpus"})
+    training.has_queue = True
+    said = []
+    for _ in range(5):
+        training.step()
+        training.end_preflight()
+        said.append(training.said)
+    assert said[-1] == ("Queued", "WaitsForQuota")
+    assert "Preempted" not in {reason for _, reason in said}
+
+
 def test_kueue_admits_preempts_and_admits_again(world):
     world.change(cluster={"queue": "gpus"})
     world.has_queue = True
