@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from llm360.spec import ResolvedRun
+from llm360.spec.base import quantity_bytes
 from llm360.spec.cluster import Pods
 from llm360.spec.crd import RUN_LABEL
 from llm360.spec.evaluation import Evaluation
@@ -66,8 +66,6 @@ ANALYSIS = "analysis/"
 
 BAD_INPUT = 2
 """Exit code after which nothing is tried again."""
-
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def config_map(run: Manifest, name: str, config: ResolvedRun) -> Manifest:
@@ -345,7 +343,7 @@ def _ray_container(name: str, config: ResolvedRun, pods: Pods, ports: dict[str, 
 
 def _ray_pod(name: str, config: ResolvedRun, pods: Pods, container: Manifest, volumes: list[Manifest]) -> Manifest:
     # Ray's object store and NCCL share memory between processes; a container's default of 64 MiB is far too little.
-    shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{_bytes(pods.memory) // 2**21}Mi"}}
+    shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{quantity_bytes(pods.memory) // 2**21}Mi"}}
     return {
         "metadata": {"labels": labels(name)},
         "spec": {
@@ -385,12 +383,6 @@ def _tolerations(pods: Pods) -> list[Manifest]:
         for taint in ("not-ready", "unreachable")
     ]
     return [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in pods.tolerations] + lost
-
-
-def _bytes(quantity: str) -> int:
-    """An amount of memory (`16Gi`) in bytes."""
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity).groups()  # type: ignore[union-attr]
-    return int(float(number) * _UNITS[unit])
 
 
 _CONTAINER_SECURITY: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
