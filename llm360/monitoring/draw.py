@@ -1,4 +1,4 @@
-"""Draws dashboards as SVG from what a Prometheus holds: `python -m llm360.monitoring.draw ADDRESS DASHBOARD.json …`."""
+"""Draws dashboards from what a Prometheus holds: `python -m llm360.monitoring.draw ADDRESS DASHBOARD.json …`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llm360.errors import InputError, LLM360Error
-from llm360.monitoring.pictures import Window, draw
+from llm360.errors import InputError, LLM360Error, StorageError
+from llm360.monitoring.bitmap import png_of
+from llm360.monitoring.pictures import Window, lay_out, svg_of
 from llm360.monitoring.prometheus import Prometheus
 
 EPILOG = """\
 examples:
   python -m llm360.monitoring.draw http://127.0.0.1:9090 helm/llm360/dashboards/*.json --var run=amber-tiny
   python -m llm360.monitoring.draw http://127.0.0.1:9090 helm/llm360/dashboards/llm360-run.json --var run=amber-7b \\
-    --from 2026-01-02T03:00:00Z --to 2026-01-02T09:00:00Z --out pictures
+    --from 2026-01-02T03:00:00Z --to 2026-01-02T09:00:00Z --format png --out pictures
 """
 
 
@@ -36,24 +37,30 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--from", dest="start", metavar="TIME", help="ISO 8601 (default: an hour before the end)")
     parser.add_argument("--to", dest="end", metavar="TIME", help="ISO 8601 (default: now)")
     parser.add_argument("--scrape-seconds", type=float, default=15.0, help="how often Prometheus scrapes (15)")
+    parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the pictures (svg)")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder of the pictures (.)")
     args = parser.parse_args(arguments)
     try:
         window = window_of(args)
         prometheus = Prometheus(args.address)
-        drawn = {
-            args.out / f"{path.stem}.svg": draw(
-                read_board(path), window, lambda expr, step: prometheus.range(expr, window.start, window.end, step)
+        boards = {path: read_board(path) for path in args.dashboards}
+        canvases = {
+            args.out / f"{path.stem}.{args.format}": lay_out(
+                board, window, lambda expr, step: prometheus.range(expr, window.start, window.end, step)
             )
-            for path in args.dashboards
+            for path, board in boards.items()
         }
     except LLM360Error as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path, text in drawn.items():
-        path.write_text(text, encoding="utf-8")
-        print(path)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for path, canvas in canvases.items():
+            path.write_bytes(png_of(canvas) if args.format == "png" else svg_of(canvas).encode())
+            print(path)
+    except OSError as error:
+        print(f"the pictures cannot be written to {args.out}: {error.strerror}; give another --out", file=sys.stderr)
+        return StorageError.exit_code
     return 0
 
 

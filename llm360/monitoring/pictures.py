@@ -1,9 +1,9 @@
 """A dashboard as a picture: Grafana's JSON, the answers to its queries, and the charts of the report.
 
-    JSON ─ panels, places, queries ─▶ ask ─▶ series ─▶ report.chart ─▶ SVG
+    JSON ─ panels, places, queries ─▶ ask ─▶ series ─▶ report.chart ─▶ SVG │ PNG
 
 For pages that cannot hold a Grafana, and to see a dashboard without one. The SVG is text of a few dozen kilobytes,
-loads nothing and follows the reader's dark mode.
+loads nothing and follows the reader's dark mode; a PNG, on white, is for what takes no SVG.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from llm360.monitoring.prometheus import Found
 from llm360.monitoring.units import say, scale_of
 from llm360.report.chart import Chart, Line, Mark, line_chart
 from llm360.report.figures import elapsed_ticks
+from llm360.report.images import COLORS
 from llm360.report.series import Series
 
 COLUMN, UNIT, GAP = 50, 30, 6
 """Pixels of a 24th of the width, of Grafana's unit of height, and between panels."""
+WIDTH, HEAD = 24 * COLUMN, 40
+"""Pixels of a picture's width, and of its title above the panels."""
 POINTS = 200
 """Of a line, at most."""
 LETTER = 6.6
 """Pixels of a legend's letter, about."""
 
-LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#444b54")
+LIGHT = COLORS
 DARK = ("#56b4e9", "#ff8f4d", "#2fc598", "#e59bc4", "#e6b34a", "#8fa8ff", "#c3cad3")
 """The report's colours of lines (report.css says whose they are), for a light and for a dark page."""
 
@@ -90,32 +93,55 @@ class Picture:
     values: tuple[tuple[str, str], ...] = ()
 
 
-def draw(board: Mapping[str, Any], window: Window, ask: Ask) -> str:
-    """The dashboard as SVG text.
+@dataclass(frozen=True)
+class Canvas:
+    """A dashboard whose queries are answered, its panels in their places.
+
+    Args:
+        title: The dashboard's.
+        description: Likewise.
+        pictures: Its panels.
+        rows: Titles between them, each with its place from the top in pixels.
+        height: Of all panels, pixels.
+        marks: What the vertical lines are; none where there are none.
+    """
+
+    title: str
+    description: str
+    pictures: tuple[Picture, ...]
+    rows: tuple[tuple[str, int], ...]
+    height: int
+    marks: tuple[str, ...]
+
+
+def lay_out(board: Mapping[str, Any], window: Window, ask: Ask) -> Canvas:
+    """The dashboard with the answers to its queries.
 
     Args:
         board: Grafana's JSON.
         window: What is shown.
         ask: Gives the answers.
     """
-    marks = [mark for each in board["annotations"].get("list", ()) for mark in _marks(each, window, ask)]
-    pictures, rows = [], []
-    for panel in board["panels"]:
-        place = panel["gridPos"]
-        if panel["type"] == "row":
-            rows.append((panel["title"], place["y"] * UNIT))
-        else:
-            pictures.append(_picture(panel, window, ask, marks))
-    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"]) * UNIT
+    annotations = board["annotations"].get("list", ())
+    marks = [mark for each in annotations for mark in _marks(each, window, ask)]
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    return Canvas(
+        board["title"],
+        board["description"],
+        tuple(_picture(panel, window, ask, marks) for panel in panels),
+        tuple((row["title"], row["gridPos"]["y"] * UNIT) for row in board["panels"] if row["type"] == "row"),
+        max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"]) * UNIT,
+        tuple(each["name"] for each in annotations) if marks else (),
+    )
+
+
+def svg_of(canvas: Canvas) -> str:
+    """The dashboard as SVG text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("llm360.monitoring"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    template = environment.get_template("board.svg.j2")
-    names = [each["name"] for each in board["annotations"].get("list", ())] if marks else []
-    return template.render(
-        board=board, pictures=pictures, rows=rows, height=height, width=24 * COLUMN, marks=names, light=LIGHT, dark=DARK
-    )
+    return environment.get_template("board.svg.j2").render(board=canvas, width=WIDTH, light=LIGHT, dark=DARK)
 
 
 def _picture(panel: Mapping[str, Any], window: Window, ask: Ask, marks: list[Mark]) -> Picture:

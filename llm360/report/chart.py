@@ -127,6 +127,10 @@ class Axis(NamedTuple):
         """0 at the low end, 100 at the high end."""
         return 100 * float(self.place(np.array([value]))[0])
 
+    def at(self, percent: float) -> float:
+        """The value so far from the low end of an axis that is not logarithmic."""
+        return self.low + (self.high - self.low) * percent / 100
+
     def ticks(self, max_ticks: int) -> list[float]:
         """Round values inside the range."""
         locator = (

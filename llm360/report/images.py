@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm360.errors import StorageError
-from llm360.report.chart import Chart, Drawn, number_label
+from llm360.report.chart import Chart
 from llm360.report.grid import Grid
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def _write(figure: Chart | Grid, folder: Path) -> Iterator[Path]:
         if isinstance(figure, Grid):
             _draw_grid(axes, figure)
         else:
-            assert figure.drawn is not None
-            _draw_lines(axes, figure, figure.drawn)
+            draw_lines(axes, figure)
         axes.set_title(figure.title, loc="left", fontsize=10)
         for suffix, metadata in (("svg", {"Date": None, "Creator": "llm360"}), ("png", {"Software": "llm360"})):
             path = folder / f"{figure.key}.{suffix}"
@@ -76,7 +75,16 @@ def _write(figure: Chart | Grid, folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _draw_lines(axes: Axes, chart: Chart, drawn: Drawn) -> None:
+def draw_lines(axes: Axes, chart: Chart, *, has_legend: bool = True) -> None:
+    """A chart of lines with its ticks and marks, into axes of matplotlib.
+
+    Args:
+        axes: Empty.
+        chart: One that has points.
+        has_legend: Whether the lines are named, where there is more than one.
+    """
+    drawn = chart.drawn
+    assert drawn is not None
     seen: set[tuple[str, int, str]] = set()
     for line in drawn.lines:
         x, y = line.series.finite()
@@ -96,13 +104,14 @@ def _draw_lines(axes: Axes, chart: Chart, drawn: Drawn) -> None:
     axes.set_xlim(drawn.x.low, drawn.x.high)
     axes.set_ylim(drawn.y.low, drawn.y.high)
     if not drawn.x.log:
-        ticks = [value for value in drawn.x.ticks(6) if value == round(value)]
-        axes.set_xticks(ticks, [number_label(value, ticks) for value in ticks])
+        axes.set_xticks([drawn.x.at(tick.position) for tick in chart.x_ticks], [tick.label for tick in chart.x_ticks])
+        for mark in chart.marks:
+            axes.axvline(drawn.x.at(mark.position), color="#6e7781", linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     axes.set_xlabel(chart.x_label)
     axes.grid(color="#e6e9ed", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(seen) > 1:
+    if has_legend and len(seen) > 1:
         axes.legend(frameon=False, fontsize=7, ncols=2 if len(seen) > 6 else 1)
 
 

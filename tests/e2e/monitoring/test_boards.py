@@ -130,9 +130,10 @@ def test_every_panel_is_drawn_with_data(filled, tmp_path):
     times = [datetime.fromtimestamp(at, UTC).isoformat() for at in (BEGIN, BEGIN + SECONDS)]
     command = [sys.executable, "-m", "llm360.monitoring.draw", filled.address, *sorted(DASHBOARDS.glob("*.json"))]
     options = ["--var", "run=amber-tiny", "--from", times[0], "--to", times[1], "--scrape-seconds", str(EVERY)]
-    subprocess.run([*command, *options, "--out", tmp_path], check=True, timeout=300)
+    for suffix in ("svg", "png"):
+        subprocess.run([*command, *options, "--format", suffix, "--out", tmp_path], check=True, timeout=300)
     drawn = {path.stem: path.read_text() for path in tmp_path.glob("*.svg")}
-    assert drawn.keys() == {board.uid for board in BOARDS}
+    assert drawn.keys() == {board.uid for board in BOARDS} == {path.stem for path in tmp_path.glob("*.png")}
     for name, text in drawn.items():
         assert "no data" not in text, name
         assert len(text) < 100_000, name

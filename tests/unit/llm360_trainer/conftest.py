@@ -85,10 +85,10 @@ def start_recorder(stage: StagePlan) -> Iterator[Callable[..., Recorder]]:
     """Starts the driver's recorder on the run's release, in this process."""
     started: list[Recorder] = []
 
-    def start(run: ResolvedRun, stages: tuple[StagePlan, ...] = (stage,)) -> Recorder:
+    def start(run: ResolvedRun, stages: tuple[StagePlan, ...] = (stage,), push: str | None = None) -> Recorder:
         storage = open_storage(run.store)
         create_release(storage, run.identity())
-        recorder = Recorder(RecorderInput(run.canonical(), stages, storage.options, "127.0.0.1", 0))
+        recorder = Recorder(RecorderInput(run.canonical(), stages, storage.options, "127.0.0.1", 0, push))
         started.append(recorder)
         return recorder
 

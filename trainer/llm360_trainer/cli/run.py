@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -51,6 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="port for /status and /metrics, or a free one where it is taken (default: %(default)s)",
     )
     add(
+        "--push",
+        type=gateway,
+        metavar="URL",
+        help="also push metrics to this Prometheus Pushgateway, for machines that no Prometheus can reach",
+    )
+    add(
         "--log-format",
         choices=("auto", "text", "json"),
         default="auto",
@@ -73,6 +80,13 @@ def port(text: str) -> int:
     return int(text)
 
 
+def gateway(text: str) -> str:
+    """The address of a Pushgateway."""
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL; write it as http://pushgateway:9091")
+    return text
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command, its lines copied to where the environment asks for it."""
     with copied_output(os.environ.get(VARIABLE)):
@@ -87,7 +101,7 @@ def train(args: argparse.Namespace) -> int:
         from llm360_trainer.driver.launch import LaunchOptions, launch
 
         host = args.host or (EVERY_INTERFACE if args.address else "127.0.0.1")
-        options = LaunchOptions(args.address, host, args.port, args.log_format, args.log_interval)
+        options = LaunchOptions(args.address, host, args.port, args.push, args.log_format, args.log_interval)
         outcome = launch(resolved, options)
     except LLM360Error as error:
         return end(error.exit_code, error.reason, error.message)

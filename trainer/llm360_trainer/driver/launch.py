@@ -31,6 +31,7 @@ from llm360.storage import Storage, StorageOptions, open_storage, probe_conditio
 from llm360_trainer.driver.messages import Outcome, RecorderInput, Update
 from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
+from llm360_trainer.driver.push import CLOSE_SECONDS
 from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.driver.stages import plan_stages
 from llm360_trainer.train.entry import WorkerInput
@@ -74,6 +75,7 @@ class LaunchOptions:
         address: Address of a Ray cluster (`auto`: the one this machine belongs to); None starts Ray here.
         host: Address that `/status` and `/metrics` listen on.
         port: Their port; another free one is taken where it is not free.
+        push: URL of a Pushgateway that the metrics are pushed to as well; None for none.
         log_format: How progress is shown.
         log_interval: Least seconds between the lines of two steps in a log.
     """
@@ -81,6 +83,7 @@ class LaunchOptions:
     address: str | None
     host: str
     port: int
+    push: str | None
     log_format: LogFormat
     log_interval: float
 
@@ -283,7 +286,9 @@ class Launch:
     ) -> None:
         self._run, self._options, self._progress, self._interruption = run, options, progress, interruption
         run_json = run.canonical()
-        self._recorder = start_recorder(RecorderInput(run_json, stages, storage_options, options.host, options.port))
+        self._recorder = start_recorder(
+            RecorderInput(run_json, stages, storage_options, options.host, options.port, options.push)
+        )
         # Torch is imported here and not before: meanwhile the recorder's process starts beside this one.
         from llm360_trainer.driver.fit import fit
 
@@ -333,6 +338,8 @@ class Launch:
             if late:
                 self._progress.event("the last records could not be committed in time; their steps will be run again")
         self._show(ray.get(self._recorder.drain.remote()))
+        if self._options.push:
+            ray.wait([self._recorder.push_end.remote()], timeout=CLOSE_SECONDS)
         # On one machine nobody waits to be told; where another driver follows, or is there already, that one tells.
         if self._options.address is not None and (self._interruption.signal or outcome.exit_code in (0, 2, 4)):
             seconds = TELL_STOPPED_SECONDS if self._interruption.signal else TELL_SECONDS

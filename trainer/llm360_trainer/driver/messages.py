@@ -19,6 +19,7 @@ class RecorderInput:
         options: How storage is reached.
         host: Address that `/status` and `/metrics` listen on.
         port: Their port; 0 takes a free one.
+        push: URL of a Pushgateway that the metrics are pushed to as well; None for none.
     """
 
     run_json: bytes
@@ -26,6 +27,7 @@ class RecorderInput:
     options: StorageOptions
     host: str
     port: int
+    push: str | None = None
 
 
 @dataclass(frozen=True)

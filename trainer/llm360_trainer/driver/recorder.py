@@ -35,6 +35,7 @@ from llm360_trainer.driver.labels import checkpoint_labels
 from llm360_trainer.driver.messages import Event, Outcome, RecorderInput, Update
 from llm360_trainer.driver.metrics import RunMetrics
 from llm360_trainer.driver.pinned import stage_entry
+from llm360_trainer.driver.push import MetricsPush
 from llm360_trainer.driver.service import StatusService
 from llm360_trainer.driver.status import run_status
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan, WorkerReport
@@ -84,6 +85,7 @@ class Recorder:
             port=given.port,
             say=self._say,
         )
+        self._push = MetricsPush(given.push, self._run.name, self._metrics.registry, self._say) if given.push else None
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     # -- asked by the ranks --------------------------------------------------------------------------------
@@ -210,6 +212,11 @@ class Recorder:
     def tell_end(self, seconds: float) -> None:
         """Wait until whoever follows `/status` or `/metrics` has read how the run ended; at once where nobody does."""
         self._service.wait_for_readers(seconds)
+
+    def push_end(self) -> None:
+        """Push a last time, where metrics are pushed."""
+        if self._push:
+            self._push.close()
 
     def close(self) -> None:
         """Stop serving and watching; what is under way is left."""

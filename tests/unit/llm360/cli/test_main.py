@@ -20,6 +20,7 @@ from llm360.cli import main
         ("verify x y", "llm360 verify: error: there is one argument too many: 'y'"),
         ("run amber-tiny --port 65536", "'65536' is no port; allowed are 0 (any free one) to 65535"),
         ("run amber-tiny --port http", "'http' is no port"),
+        ("run amber-tiny --push pushgateway:9091", "'pushgateway:9091' is no URL; write it as http://pushgateway:9091"),
     ],
 )
 def test_one_sentence_and_exit_code_2(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

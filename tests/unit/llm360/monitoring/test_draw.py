@@ -1,6 +1,7 @@
 """The command that draws dashboards: what it asks a server, and what it says where something is wrong."""
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -8,6 +9,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from llm360.errors import StorageError
 from llm360.monitoring.draw import main, seconds_of
 
 DASHBOARD = Path(__file__).parents[4] / "helm/llm360/dashboards/llm360-operator.json"
@@ -50,6 +52,20 @@ def test_a_picture_is_written_for_each_dashboard(server, tmp_path, capsys):
     assert path == "/api/v1/query_range"
     fields = parse_qs(form)
     assert (fields["start"], fields["end"], fields["step"]) == (["1767322800.000"], ["1767326400.000"], ["18"])
+
+
+def test_a_png_is_written_where_it_is_wanted(server, tmp_path, capsys):
+    assert main([server[0], str(DASHBOARD), *TIMES, "--format", "png", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "llm360-operator.png")]
+    assert (tmp_path / "llm360-operator.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([server[0], str(DASHBOARD), *TIMES, "--out", str(tmp_path / "file/new")]) == StorageError.exit_code
+    said = capsys.readouterr().err
+    assert re.search(r"the pictures cannot be written to .*file/new: .*; give another --out\n$", said)
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

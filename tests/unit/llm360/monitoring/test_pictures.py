@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from llm360.monitoring.pictures import Window, draw
+from llm360.monitoring.pictures import Window, lay_out, svg_of
 from llm360.monitoring.prometheus import Found
 from llm360.report.series import Series
 
@@ -39,7 +39,7 @@ def series(values, labels=None, every=5.0, start=1000.0):
 
 
 def drawn(made, ask):
-    text = draw(made, WINDOW, ask)
+    text = svg_of(lay_out(made, WINDOW, ask))
     root = ET.fromstring(text)
     return root, [" ".join(each.itertext()) for each in root.iter(f"{SVG}text")]
 
@@ -113,7 +113,7 @@ def test_annotations_are_lines_where_they_begin_to_be_true():
 
 
 def test_text_is_escaped():
-    text = draw(board({"title": "<script>"}), WINDOW, lambda *_: [series([1], {})])
+    text = svg_of(lay_out(board({"title": "<script>"}), WINDOW, lambda *_: [series([1], {})]))
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
