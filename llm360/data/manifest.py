@@ -81,6 +81,15 @@ class TokenizerInfo(_Model):
     eos_id: int | None = Field(default=None, ge=0, description="The id that ends a document.")
 
 
+class HeldOutFile(_Model):
+    """One Parquet file of documents that are in no row."""
+
+    key: str = Field(min_length=1, description="Where the file lies, relative to the manifest's folder.")
+    documents: int = Field(ge=1, description="Documents in the file.")
+    bytes: int = Field(ge=1, description="Size of the file in bytes.")
+    sha256: str = Field(pattern=DIGEST_PATTERN, description="`sha256:` and the hex digest of the file's bytes.")
+
+
 class DataManifest(_Model):
     """Everything that a reader of the rows needs to know, and the digests that bind their bytes."""
 
@@ -103,6 +112,11 @@ class DataManifest(_Model):
         default=None,
         ge=0,
         description="Documents whose text an earlier one of any source has; unset where not counted.",
+    )
+    held_out: tuple[HeldOutFile, ...] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # data without it has the bytes that it had before there was a choice
+        description="Copy of the documents that are held out of all rows; unset where none are, or no copy was made.",
     )
     recipe: dict[str, Any] = Field(description="How the data was made: arguments and digests of the inputs.")
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from llm360.canonical import sha256_digest
+from llm360.data.held_out import check_held_out
 from llm360.data.manifest import DataManifest, Shard, load_manifest
 from llm360.data.rows import from_fixed_binary, shard_schema
 from llm360.errors import ObjectNotFoundError
@@ -63,6 +64,8 @@ def verify_data(storage: Storage, progress: Callable[[int, int], None] | None = 
     5. Ids are below the vocabulary size; masks are 0 or 1; sources exist.
     6. The documents of each row cover it from its first id to its last.
     7. Each source has as many rows as the manifest says.
+    8. The copy of the documents held out has the digests that the manifest names, and each document of it is one that
+       the recipe's rule keeps out of the rows.
 
     Args:
         storage: Rooted at the manifest's folder.
@@ -98,6 +101,7 @@ def verify_data(storage: Storage, progress: Callable[[int, int], None] | None = 
             for index, source in enumerate(manifest.sources)
             if source.rows != found[index]
         ]
+    problems += check_held_out(storage, manifest)
     return DataVerification(manifest, digest, total_bytes, tuple(problems))
 
 

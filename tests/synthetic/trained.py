@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llm360.data.held_out import HeldOut
 from llm360.data.manifest import DataManifest, load_manifest
 from llm360.data.order import StageOrder
 from llm360.data.rows import read_rows
@@ -27,7 +28,6 @@ from llm360_trainer.checkpoint.writer import CheckpointWriter
 from llm360_trainer.model import Decoder, hf_config, initial_tensor, to_hf_name
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
 from llm360_trainer.parallel import fill
-from llm360_trainer.prepare.held_out import HeldOut
 from llm360_trainer.prepare.inputs import parse_source
 from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.runner import InProcess

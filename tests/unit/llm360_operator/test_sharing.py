@@ -59,11 +59,14 @@ def test_any_order_of_rounds_keeps_the_bound_and_the_balance(bound, maximum, sto
         running[key] += begun
         waiting[key] -= begun
         if begun:
-            assert all(running[key] <= running[other] + 1 for other in RUNS if told.get(other) and other != key)
-        told[key] = wanting(key) > 0
+            # An evaluation that has ended counts until its run's next round has told of it.
+            assert all(running[key] <= others_running + 1 for other, others_running in told.items() if other != key)
+        told.pop(key, None)
+        if wanting(key):
+            told[key] = running[key]
         return sharing.note(key, Share(running[key], wanting(key)))
 
-    told = {}
+    told = {}  # of runs that wait: how many evaluations they had at their last round
     for key, what in story:
         if what == "end" and running[key]:
             running[key] -= 1

@@ -356,6 +356,9 @@ def _print_manifest(manifest: DataManifest, output: str) -> None:
     if manifest.duplicates is not None:
         of_sources = ", ".join(f"{source.name} {source.duplicates:,}" for source in manifest.sources)
         print(f"duplicates  {manifest.duplicates:,} documents repeat another exactly; in one source: {of_sources}")
+    if manifest.held_out is not None:
+        held = sum(file.documents for file in manifest.held_out)
+        print(f"held out    {held:,} documents are in no row; a copy of them lies beside the rows")
     if "skipped_lines" in manifest.recipe:
         print(f"skipped     {manifest.recipe['skipped_lines']:,} bad lines")
     print(f"unigram     {manifest.unigram_entropy:.4f} nats: the loss of a model that sees no context")

@@ -26,7 +26,7 @@ import numpy as np
 from datafog import RegexAnnotator
 from numpy.typing import NDArray
 
-from llm360.errors import LLM360Error
+from llm360.errors import IntegrityError, LLM360Error
 from llm360.storage import Storage
 
 PATTERNS = {"email": "EMAIL", "phone": "PHONE", "ip_address": "IP_ADDRESS", "credit_card": "CREDIT_CARD"}
@@ -82,14 +82,22 @@ def write_findings(scratch: Storage, key: str, texts: Sequence[str]) -> None:
 
 
 def collect_findings(
-    scratch: Storage, keys: Sequence[Sequence[str]], *, round_documents: int = ROUND_DOCUMENTS
+    scratch: Storage,
+    keys: Sequence[Sequence[str]],
+    *,
+    absent: NDArray[np.uint64] | None = None,
+    round_documents: int = ROUND_DOCUMENTS,
 ) -> Findings:
     """Add up what the blocks of all sources hold.
 
     Args:
         scratch: Where the files are.
         keys: Of each source.
+        absent: Hashes of the documents that are held out.
         round_documents: About how many hashes are in memory at a time.
+
+    Raises:
+        IntegrityError: a document that is held out is there.
     """
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
 
@@ -109,6 +117,11 @@ def collect_findings(
                 distinct.append(np.unique(hashes))
                 duplicates[source] += len(hashes) - len(distinct[-1])
             together = np.concatenate(distinct)
+            if absent is not None and len(both := np.intersect1d(together, absent)):
+                raise IntegrityError(
+                    f"{len(both)} documents that are held out stand among those of the rows too; nothing was published."
+                    " The texts changed while they were read, or this is a fault of llm360: prepare again"
+                )
             all_duplicates += len(together) - len(np.unique(together))
     personal = [
         dict(zip(PATTERNS, map(sum, zip(*(file.personal for file in source), strict=True)), strict=True))

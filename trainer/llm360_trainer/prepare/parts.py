@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm360.data.held_out import HeldOut
 from llm360.data.rows import Ids
 from llm360.errors import LLM360Error
 from llm360.storage import Storage
@@ -40,6 +41,11 @@ class PartId(NamedTuple):
     def findings_key(self) -> str:
         """Where what was found in its documents lies."""
         return self.key.replace("parts/", "findings/", 1)
+
+    @property
+    def held_out_key(self) -> str:
+        """Where the documents lie that are held out of it."""
+        return self.key.replace("parts/", "held_out/", 1)
 
 
 class PartInfo(NamedTuple):
@@ -163,21 +169,35 @@ class TokenLine:
 
 
 class Block(NamedTuple):
-    """Documents of a split that are tokenized together."""
+    """Documents of a split that are tokenized together, and the texts of those among them that are held out."""
 
     part: PartId
     last: bool
     documents: list[Document]
+    held_out: list[str]
 
 
-def blocks_of(split: int, documents: Iterable[Document], block_chars: int) -> Iterator[Block]:
-    """Cut a split's documents into blocks of about `block_chars`; at least one, which may be empty."""
+def blocks_of(
+    split: int, documents: Iterable[Document], block_chars: int, rule: HeldOut | None = None
+) -> Iterator[Block]:
+    """Cut a split's documents into blocks of about `block_chars`; at least one, which may be empty.
+
+    Args:
+        split: Its number.
+        documents: Of the split.
+        block_chars: Characters after which a block ends; those of documents held out do not count.
+        rule: Which documents are held out.
+    """
     number = chars = 0
-    block: list[Document] = []
+    block, held_out = list[Document](), list[str]()
     for document in documents:
+        text = text_of(document)
+        if rule is not None and rule.takes(text):
+            held_out.append(text)
+            continue
         if chars >= block_chars:
-            yield Block(PartId(split, number), False, block)
-            number, chars, block = number + 1, 0, []
+            yield Block(PartId(split, number), False, block, held_out)
+            number, chars, block, held_out = number + 1, 0, [], []
         block.append(document)
-        chars += len(text_of(document)) + 1
-    yield Block(PartId(split, number), True, block)
+        chars += len(text) + 1
+    yield Block(PartId(split, number), True, block, held_out)

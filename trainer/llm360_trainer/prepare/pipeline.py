@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
+from llm360.data.held_out import RECIPE_KEY, HeldOut
 from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
 from llm360.errors import InputError
 from llm360.storage import Storage
@@ -29,7 +30,7 @@ from llm360_trainer.prepare.conversations import Conversation, encode_conversati
 from llm360_trainer.prepare.documents import read_piece
 from llm360_trainer.prepare.fim import find_sentinels
 from llm360_trainer.prepare.findings import Findings, collect_findings, write_findings
-from llm360_trainer.prepare.held_out import RECIPE_KEY, HeldOut
+from llm360_trainer.prepare.held_out import Copy, copy_held_out, write_scratch
 from llm360_trainer.prepare.instruct import find_chat_tokens
 from llm360_trainer.prepare.layout import Layout, plan_layout
 from llm360_trainer.prepare.packing import RowForm
@@ -161,13 +162,13 @@ def prepare(
     work = _Work(settings, output, recipe, vocab_size, eos_id, ids_dtype(vocab_size), block_chars, run_bytes)
     try:
         with _LazyRunner(session or ray_session) as runner:
-            lines, findings = _tokenize(work, files, runner, say, progress)
+            lines, findings, held_out = _tokenize(work, files, runner, say, progress)
             layout = _layout(work, lines)
             table = _shuffle(work, lines, layout, runner, progress)
     except InputError:
         _remove(work.scratch)  # other input or other settings use other scratch files
         raise
-    manifest = _manifest(work, lines, findings, layout, table)
+    manifest = _manifest(work, lines, findings, held_out, layout, table)
     publish(output, manifest, settings.tokenizer)
     _remove(work.scratch)
     say(
@@ -231,8 +232,12 @@ class _LazyRunner(contextlib.ExitStack):
 
 def _tokenize(
     work: _Work, files: Sequence[Sequence[inputs.InputFile]], runner: _LazyRunner, say: Say, progress: Progress
-) -> tuple[tuple[TokenLine, ...], Findings]:
-    """Pass 1: every block that is not there yet; returns each source's ids as a line of parts, and what they hold."""
+) -> tuple[tuple[TokenLine, ...], Findings, Copy | None]:
+    """Pass 1: every block that is not there yet.
+
+    Returns:
+        Each source's ids as a line of parts, what its documents hold, and the copy of those held out.
+    """
     splits = inputs.plan_splits(files, work.settings.txt_document)
     table = PartTable(len(splits), find_parts(work.scratch))
     if table.parts:
@@ -240,7 +245,8 @@ def _tokenize(
     if table.unfinished:
         how = (work.settings.txt_document, work.settings.held_out, work.block_chars)
         reader = partial(_read_blocks, *how, frozenset(table.parts))
-        writer = partial(_write_block, work.scratch, work.settings.tokenizer, work.eos_id, work.dtype)
+        keeps = work.settings.held_out is not None
+        writer = partial(_write_block, work.scratch, work.settings.tokenizer, work.eos_id, work.dtype, keeps)
         started, tokens = time.monotonic(), 0
         for part, info in runner.get().expand(reader, writer, [splits[split] for split in table.unfinished]):
             table.add(part, info)
@@ -249,26 +255,31 @@ def _tokenize(
             done = len(splits) - len(table.unfinished)
             progress("tokenizing", done, len(splits), f"{tokens:,} tokens, {rate:,.0f} tokens/s")
     of_source: list[list[tuple[PartId, PartInfo]]] = [[] for _ in work.settings.sources]
-    for part, info in table.parts.items():
+    for part, info in sorted(table.parts.items()):
         of_source[splits[part.split].source].append((part, info))
-    findings = collect_findings(work.scratch, [[part.findings_key for part, _ in found] for found in of_source])
-    return tuple(TokenLine.of(found, work.dtype) for found in of_source), findings
+    held_out = None
+    if work.settings.held_out is not None:
+        keys = [[part.held_out_key for part, _ in found] for found in of_source]
+        held_out = copy_held_out(work.scratch, keys, work.output, f"held-out-{_short_name(work.recipe)}")
+    findings = collect_findings(
+        work.scratch,
+        [[part.findings_key for part, _ in found] for found in of_source],
+        absent=None if held_out is None else held_out.hashes,
+    )
+    return tuple(TokenLine.of(found, work.dtype) for found in of_source), findings, held_out
 
 
 def _read_blocks(
     txt_document: str, rule: HeldOut | None, block_chars: int, present: frozenset[PartId], split: inputs.Split
 ) -> Iterator[Block]:
-    """The split's blocks that are not tokenized yet, without the documents that are held out."""
-    documents = (
-        document
-        for piece in split.pieces
-        for document in read_piece(piece, txt_document)
-        if rule is None or not rule.takes(text_of(document))
-    )
-    return (block for block in blocks_of(split.index, documents, block_chars) if block.part not in present)
+    """The split's blocks that are not tokenized yet."""
+    documents = (document for piece in split.pieces for document in read_piece(piece, txt_document))
+    return (block for block in blocks_of(split.index, documents, block_chars, rule) if block.part not in present)
 
 
-def _write_block(scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, block: Block) -> tuple[PartId, PartInfo]:
+def _write_block(
+    scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, keeps_held_out: bool, block: Block
+) -> tuple[PartId, PartInfo]:
     texts = [text_of(document) for document in block.documents]
     conversations = [document for document in block.documents if isinstance(document, Conversation)]
     loaded = load_tokenizer(tokenizer)
@@ -276,6 +287,8 @@ def _write_block(scratch: Storage, tokenizer: bytes, eos_id: int, dtype: str, bl
         lengths, ids = encode_conversations(loaded, find_chat_tokens(loaded, eos_id), dtype, conversations)
     else:
         lengths, ids = encode_documents(loaded, eos_id, dtype, texts)
+    if keeps_held_out:
+        write_scratch(scratch, block.part.held_out_key, block.held_out)
     write_findings(scratch, block.part.findings_key, texts)  # first: a block is done once its part is there
     return block.part, write_part(scratch, block.part, block.last, lengths, ids)
 
@@ -330,7 +343,12 @@ def _gather(
 
 
 def _manifest(
-    work: _Work, lines: Sequence[TokenLine], findings: Findings, layout: Layout, table: ShardTable
+    work: _Work,
+    lines: Sequence[TokenLine],
+    findings: Findings,
+    held_out: Copy | None,
+    layout: Layout,
+    table: ShardTable,
 ) -> DataManifest:
     settings = work.settings
     sources = [
@@ -363,6 +381,7 @@ def _manifest(
         seed=settings.order_seed,
         unigram_entropy=entropy(table.label_counts),
         duplicates=findings.all_duplicates,
+        held_out=None if held_out is None else held_out.files,
         recipe=work.recipe,
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llm360.data.held_out import HeldOut
 from llm360.errors import InputError
 from llm360_trainer.prepare import inputs
-from llm360_trainer.prepare.held_out import HeldOut
 from llm360_trainer.prepare.packing import RowForm
 
 Shuffle = Literal["global", "none", "deal", "chunk"]
