@@ -25,7 +25,11 @@ from llm360.storage import Storage
 
 RECIPE_KEY = "held_out"
 
-SCHEMA = pa.schema([pa.field("source", pa.uint16(), nullable=False), pa.field("text", pa.string(), nullable=False)])
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("source", pa.uint16(), nullable=False),
+    pa.field("text", pa.string(), nullable=False),
+]
+SCHEMA = pa.schema(_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def _read(storage: Storage, manifest: DataManifest, file: HeldOutFile) -> list[t
         return "has other columns than source and text"
     if table.num_rows != file.documents:
         return f"has {table.num_rows} documents, the manifest says {file.documents}"
-    sources = table["source"].to_pylist()
+    sources = table["source"].to_numpy().tolist()
     if max(sources, default=0) >= len(manifest.sources):
         return f"names source {max(sources)}; the manifest has {len(manifest.sources)} sources"
-    return [(manifest.sources[n].name, text) for n, text in zip(sources, table["text"].to_pylist(), strict=True)]
+    texts = map(str, table["text"].to_pylist())
+    return [(manifest.sources[source].name, text) for source, text in zip(sources, texts, strict=True)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llm360.spec.base import MAX_STEPS, Name, Section, Uri, optional, setting
+from llm360.spec.base import MAX_EXACT, MAX_STEPS, Name, Section, Uri, optional, setting
 from llm360.spec.training import Schedule
 
 Remainder = Literal["drop", "carry"]
@@ -29,6 +29,18 @@ class FillInTheMiddle(Section):
         ge=0,
         le=1,
     )
+
+
+class HeldOut(Section):
+    """Documents that recipes keep out of all rows, and beside them, so that perplexity is measured on unseen text."""
+
+    share: float = setting(
+        "Share of the documents, chosen by their text and the seed alone, so that equal texts are on the same side.",
+        unit="ratio",
+        gt=0,
+        lt=1,
+    )
+    seed: int | None = optional("Seed of the choice. Unset: training.seed.", unit="1", ge=0, le=MAX_EXACT)
 
 
 class Stage(Section):
@@ -85,6 +97,10 @@ class Data(Section):
     remainder: Remainder = setting(
         "What becomes of a chunk's rows that do not fill a batch: drop never reads them (Amber), carry runs on into the"
         " next chunk (Pythia)."
+    )
+    held_out: HeldOut | None = optional(
+        "Documents that the recipes keep out of the rows of every stage; llm360 analyze perplexity measures them."
+        " Unset: none."
     )
     stages: tuple[Stage, ...] = setting(
         "Stages in their order. A stage takes what it does not state from data and training, and from the preset's"

@@ -152,14 +152,20 @@ def stage_names_differ(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
             )
 
 
-@rule("data.recipe", "data.chunks", "data.stages")
-def chunks_mix_and_fim_come_from_a_recipe(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
-    """A number of chunks, a mix and fill-in-the-middle say nothing where no recipe makes the data."""
+@rule("data.recipe", "data.chunks", "data.heldOut", "data.stages")
+def what_a_recipe_makes_is_said_where_there_is_one(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
+    """Chunks, a mix, fill-in-the-middle and documents held out say nothing where no recipe makes the data."""
     data = spec.data
     if data.chunks is not None and data.recipe is None and all(stage.recipe is None for stage in data.stages):
         yield (
             "data.chunks",
             f"{data.chunks} has no meaning without data.recipe: prepared data has its chunks already; remove it",
+        )
+    if data.held_out is not None and data.recipe is None and all(stage.recipe is None for stage in data.stages):
+        yield (
+            "data.heldOut",
+            "has no meaning without data.recipe: prepared data holds out what llm360 data prepare --held-out said;"
+            " remove it",
         )
     for index, stage in enumerate(data.stages):
         for name in ("chunks", "mix", "fim"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from llm360.canonical import digest_of, sha256_digest
+from llm360.data.held_out import HeldOut, read_held_out, rule_of
 from llm360.data.manifest import DataManifest
 from llm360.data.show import load_tokenizer as load_stored_tokenizer
 from llm360.errors import InputError
@@ -23,7 +24,6 @@ from llm360_trainer.analyze.losses import sequence_losses, windows
 from llm360_trainer.analyze.pieces import Piece, stage_data
 from llm360_trainer.prepare.conversations import text_of
 from llm360_trainer.prepare.documents import read_piece
-from llm360_trainer.prepare.held_out import HeldOut, rule_of
 from llm360_trainer.prepare.inputs import parse_source, plan_splits
 
 HELD_OUT, ANY = "held_out", "documents"
@@ -51,7 +51,7 @@ class Perplexity(Analysis):
 
     name = "perplexity"
     summary = "how well each checkpoint predicts documents that were held out from its training"
-    reads = "documents of the sources given: those that the data's manifest holds out, or all with --all-documents"
+    reads = "documents that the data's manifest holds out: their copy beside the data, or those of the sources given"
     writes = "per document: its source, predicted tokens, bytes of text, and the sum of the tokens' losses in nats"
     figures = (
         Figure(
@@ -82,8 +82,9 @@ class Perplexity(Analysis):
             dest="sources",
             metavar="NAME=PATH",
             action="append",
-            required=True,
-            help="files of documents, as `llm360 data prepare` takes them; again for more",
+            default=[],
+            help="files of documents, as `llm360 data prepare` takes them; again for more (default: the copy, beside"
+            " the data, of what is held out)",
         )
         add("--all-documents", action="store_true", help="also those that may have been trained on; kept apart")
         add("--documents", type=int, default=1000, metavar="N", help="at most so many of each source (default: 1000)")
@@ -95,6 +96,8 @@ class Perplexity(Analysis):
         for name, least in (("documents", 1), ("window", 1)):
             if getattr(args, name) is not None and getattr(args, name) < least:
                 raise InputError(f"--{name} is {getattr(args, name)}; it must be at least {least}")
+        if args.all_documents and not args.sources:
+            raise InputError("--all-documents needs a --source: beside the data lies what is held out alone")
         return {"held_out": not args.all_documents, "window": args.window}
 
     def pieces(self, storage: Storage, history: History, args: argparse.Namespace) -> Sequence[Piece]:
@@ -104,7 +107,11 @@ class Perplexity(Analysis):
         stages = [(stage.name, *stage_data(storage, stage)) for stage in history.stages]
         rule = None if args.all_documents else _common_rule({name: manifest for name, _, manifest in stages})
         _, place, manifest = stages[-1]
-        texts = read_documents(args.sources, manifest, rule, count=args.documents, seed=args.seed)
+        choice = {"count": args.documents, "seed": args.seed}
+        if args.sources:
+            texts = read_documents(args.sources, manifest, rule, **choice)
+        else:
+            texts = copied_documents([(place, manifest) for _, place, manifest in stages], **choice)
         return [_tokenized(ANY if rule is None else HELD_OUT, texts, place, manifest)]
 
     def measure(self, subject: Subject, piece: Documents, settings: Mapping[str, Any]) -> pa.Table:
@@ -174,9 +181,33 @@ def read_documents(
         if not found:
             which = f" that seed {rule.seed} holds out" if rule else ""
             raise InputError(f"source '{given.name}' has no document{which}; give it more text")
-        ordered = sorted(found, key=lambda text: sha256_digest(f"{seed}\0{text}".encode()))
-        chosen += [(given.name, text) for text in ordered[:count]]
+        chosen += [(given.name, text) for text in _choose(found, count, seed)]
     return chosen
+
+
+def copied_documents(stages: Sequence[tuple[Storage, DataManifest]], *, count: int, seed: int) -> list[tuple[str, str]]:
+    """Names of sources and texts of the documents whose copies lie beside the data of all stages; chosen likewise.
+
+    Raises:
+        InputError: there is none.
+        IntegrityError: a copy is not what its manifest names.
+    """
+    found: dict[str, set[str]] = {}
+    for place, manifest in stages:
+        for source, text in read_held_out(place, manifest):
+            if text:
+                found.setdefault(source, set()).add(text)
+    if not found:
+        raise InputError(
+            "no copy of documents that are held out lies beside the data; name their files with --source, or give a"
+            " larger share (data.heldOut, or data prepare --held-out) when the next run's data is prepared"
+        )
+    return [(source, text) for source, texts in found.items() for text in _choose(texts, count, seed)]
+
+
+def _choose(texts: Iterable[str], count: int, seed: int) -> list[str]:
+    """The `count` texts with the least sha256 of seed and text."""
+    return sorted(texts, key=lambda text: sha256_digest(f"{seed}\0{text}".encode()))[:count]
 
 
 def _common_rule(manifests: Mapping[str, DataManifest]) -> HeldOut:
@@ -186,7 +217,8 @@ def _common_rule(manifests: Mapping[str, DataManifest]) -> HeldOut:
         if rule is None:
             raise InputError(
                 f"the data of stage '{name}' was prepared without --held-out, so no document is known to be outside"
-                " of it; measure any with --all-documents, or prepare the next run's data with `--held-out 0.001`"
+                " of it; measure any with --source and --all-documents, or hold documents out of the next run's data:"
+                " data.heldOut where a recipe prepares it, `data prepare --held-out 0.001` elsewhere"
             )
     first = next(rule for rule in rules.values() if rule is not None)
     if any(rule != first for rule in rules.values()):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 from llm360.canonical import sha256_digest
 from llm360.data.fit import check_data, check_tokenizer_digest, given_tokenizer, read_tokenizer
+from llm360.data.held_out import HeldOut
 from llm360.data.manifest import DataManifest, load_manifest
 from llm360.data.order import StageOrder
 from llm360.errors import InputError
@@ -252,6 +254,7 @@ def prepare_data(
             sentinels=needs_sentinels(run),
             tokenizer=tokenizer,
             eos=end_token(run, tokenizer),
+            held_out=held_out_rule(run),
         ),
         storage,
         say=say,
@@ -259,6 +262,15 @@ def prepare_data(
     manifest, digest = load_manifest(storage)
     check_data(run, stage, manifest)
     return manifest, digest
+
+
+def held_out_rule(run: ResolvedRun) -> HeldOut | None:
+    """Which documents the run's recipes keep out of the rows: the same ones in every stage."""
+    asked = run.spec.data.held_out
+    if asked is None:
+        return None
+    # The number as it was written: 0.02 is 1/50, not the nearest binary fraction.
+    return HeldOut(Fraction(str(asked.share)), run.spec.training.seed if asked.seed is None else asked.seed)
 
 
 def check_schedule(stage: ResolvedStage, num_steps: int) -> None:

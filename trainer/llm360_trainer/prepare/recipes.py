@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from llm360.data.held_out import HeldOut
 from llm360.data.manifest import DataManifest
 from llm360.errors import InputError, nearest
 from llm360.storage import Storage
@@ -95,6 +96,7 @@ class RecipeSettings:
         sentinels: Whether the tokenizer trained knows the sentinels of fill-in-the-middle.
         tokenizer: A tokenizer.json to use; None trains one.
         eos: Token that ends each document; None takes a usual one that the tokenizer has.
+        held_out: Which documents become no rows; None: all do.
     """
 
     name: str
@@ -108,6 +110,7 @@ class RecipeSettings:
     sentinels: bool = False
     tokenizer: bytes | None = None
     eos: str | None = END_OF_TEXT
+    held_out: HeldOut | None = None
 
 
 def check_recipe(name: str, mix: Mapping[str, float] | None) -> Recipe:
@@ -209,6 +212,7 @@ def prepare_recipe(
         eos=settings.eos,
         max_rows=settings.chunks * (STEPS_PER_CHUNK * settings.batch_size + settings.batch_size // 3),
         recipe_name=settings.name,
+        held_out=settings.held_out,
     )
     manifest = prepare(prepare_settings, storage, session=session, say=say, progress=progress)
     for source in sources:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from llm360.data.held_out import rule_of
 from llm360.data.rows import read_rows
 from llm360.data.show import load_tokenizer
 from llm360.errors import InputError
 from llm360.release.create import open_release
 from llm360_trainer.analyze.analysis import Measured
 from llm360_trainer.analyze.perplexity import Perplexity, perplexity_of
-from llm360_trainer.prepare.held_out import rule_of
 
 
 @pytest.fixture
@@ -116,6 +116,24 @@ def test_all_documents_are_another_set_that_is_kept_apart(release, asked):
     assert (held.name, everything.name) == ("held_out", "documents")
     assert len(everything.ids) > 5 * len(held.ids)
     assert Perplexity().settings(asked()) != Perplexity().settings(asked("--all-documents"))
+
+
+def test_without_sources_the_copy_beside_the_data_is_measured(release, documents):
+    """The copy is of the same documents that the rule finds in the files; empty lines have nothing to predict."""
+    parser = argparse.ArgumentParser()
+    Perplexity().configure(parser)
+    (copied,) = Perplexity().pieces(release.storage, open_release(release.storage).history(), parser.parse_args([]))
+    assert (copied.name, copied.digest, copied.sources) == (documents.name, documents.digest, documents.sources)
+    with pytest.raises(InputError, match="--all-documents needs a --source"):
+        Perplexity().settings(parser.parse_args(["--all-documents"]))
+
+
+def test_data_without_a_copy_says_what_to_do(release, monkeypatch):
+    monkeypatch.setattr("llm360_trainer.analyze.perplexity.read_held_out", lambda *_: iter(()))
+    parser = argparse.ArgumentParser()
+    Perplexity().configure(parser)
+    with pytest.raises(InputError, match=r"no copy of documents .*--source, or give a larger share"):
+        Perplexity().pieces(release.storage, open_release(release.storage).history(), parser.parse_args([]))
 
 
 def test_the_choice_among_many_is_by_seed(release, asked):

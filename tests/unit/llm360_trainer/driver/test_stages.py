@@ -12,6 +12,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from llm360.canonical import sha256_digest
+from llm360.data.held_out import read_held_out
 from llm360.data.manifest import MANIFEST_KEY
 from llm360.errors import InputError
 from llm360.spec import ResolvedRun
@@ -65,6 +66,17 @@ def test_stages_have_mix_fim_batch_and_steps_of_their_own(plan: Plan) -> None:
     assert three.first_tokens == two.first_tokens + two.num_steps * 2 * 16
     assert [stage.moments_from for stage in (one, two, three)] == [0, two.first_step, two.first_step]
     assert one.tokenizer == two.tokenizer == three.tokenizer, "one tokenizer for all, with the sentinels from the start"
+
+
+def test_every_stage_holds_the_same_documents_out_beside_its_rows(plan: Plan) -> None:
+    one, two = plan("[{name: one}, {name: two, mix: {docs: 1}}]", "data.heldOut={share: 0.4}", "training.seed=2")
+    rules = [stage.manifest.recipe["held_out"] for stage in (one, two)]
+    assert rules == [{"share": "2/5", "seed": 2}] * 2
+    copies = [list(read_held_out(open_storage(stage.data_uri), stage.manifest)) for stage in (one, two)]
+    assert {source for source, _ in copies[0]} == {"docs", "code"}
+    assert copies[1] == [(source, text) for source, text in copies[0] if source == "docs"]
+    (other,) = plan("[{name: three}]", "data.heldOut={share: 0.4, seed: 3}", "training.seed=2")
+    assert other.manifest.recipe["held_out"] == {"share": "2/5", "seed": 3}
 
 
 def test_what_cannot_be_is_refused_before_the_first_stage_is_prepared(plan: Plan, store: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm360.errors import LLM360Error
+from llm360.errors import IntegrityError, LLM360Error
 from llm360.storage import open_storage
 from llm360_trainer.prepare.findings import PATTERNS, collect_findings, count_personal, hash_texts, write_findings
 
@@ -68,6 +68,14 @@ def test_duplicates_are_counted_inside_sources_and_over_all(tmp_path_factory, so
 def test_texts_are_told_apart_by_their_sha256():
     # The first 8 bytes of sha256("a"), little endian.
     assert hash_texts(["a", "a", "b"]).tolist()[:2] == [int.from_bytes(bytes.fromhex("ca978112ca1bbdca"), "little")] * 2
+
+
+def test_a_document_that_is_to_be_absent_is_told(tmp_path):
+    scratch = open_storage(str(tmp_path))
+    write_findings(scratch, "findings/0", ["a", "b"])
+    assert collect_findings(scratch, [["findings/0"]], absent=hash_texts(["c", "d"])).duplicates == (0,)
+    with pytest.raises(IntegrityError, match="1 documents that are held out stand among those of the rows"):
+        collect_findings(scratch, [["findings/0"]], absent=hash_texts(["c", "b"]), round_documents=1)
 
 
 def test_foreign_file_is_named(tmp_path):
