@@ -47,8 +47,9 @@ class StorageOptions:
     """URL of an S3 server; default `AWS_ENDPOINT_URL`, else Amazon's."""
     region: str | None = None
     """Default `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile's, else us-east-1, which other servers ignore."""
-    path_style: bool = True
-    """Bucket in the path, not in the host name: what servers other than Amazon's understand."""
+    path_style: bool | None = None
+    """Bucket in the path, not in the host name: what servers other than Amazon's understand. Default
+    `LLM360_S3_PATH_STYLE`, else true."""
     connect_timeout: float = 10.0
     """Seconds for one attempt to connect."""
     read_timeout: float = 60.0

@@ -41,9 +41,12 @@ MAX_PARTS = 10_000
 # Connections kept per process: several transfers, each with its own threads, share one client.
 POOL_CONNECTIONS = 64
 
+PATH_STYLE = "LLM360_S3_PATH_STYLE"
+"""Environment variable: `true` or `false`."""
+
 
 def make_client(options: StorageOptions) -> S3Client:
-    """A boto3 client. Raises `StoreUnusableError` where the endpoint is no URL or the profile does not exist."""
+    """A boto3 client. Raises `StoreUnusableError` where what it is made from cannot be."""
     endpoint = options.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     is_encrypted = endpoint is None or endpoint.lower().startswith("https:")
     config = Config(
@@ -53,7 +56,7 @@ def make_client(options: StorageOptions) -> S3Client:
         # The signature covers a sha256 of the body, one pass over every byte. Inside TLS nobody can change it, and its
         # CRC32, which is signed, tells of damage; over plain HTTP the signature is all that holds it.
         s3={
-            "addressing_style": "path" if options.path_style else "virtual",
+            "addressing_style": "path" if _is_path_style(options) else "virtual",
             "payload_signing_enabled": not is_encrypted,
         },
         max_pool_connections=POOL_CONNECTIONS,
@@ -75,6 +78,19 @@ def make_client(options: StorageOptions) -> S3Client:
         raise explain(error, Place("s3://", "", endpoint or "Amazon S3", 0.0)) from error
     client.meta.events.register("before-call.s3", send_body_at_once)
     return client
+
+
+def _is_path_style(options: StorageOptions) -> bool:
+    """As the options say, or else the environment: AWS has no variable of its own for that."""
+    if options.path_style is not None:
+        return options.path_style
+    stated = os.environ.get(PATH_STYLE, "true")
+    if stated not in ("true", "false"):
+        raise StoreUnusableError(
+            f"{PATH_STYLE} is {stated!r}; write true (the bucket stands in the path) or false (in the host's name)",
+            reason="InvalidStorageUri",
+        )
+    return stated == "true"
 
 
 def send_body_at_once(params: dict[str, Any], **_: Any) -> None:

@@ -220,7 +220,11 @@ def evaluation_command(uri: str, digest: str, asked: Sequence[str], mirror: str 
 def _store_environment(config: ResolvedRun) -> list[Manifest]:
     """How to reach the store, for commands that are given its address alone."""
     storage = config.spec.storage
-    found = {"AWS_ENDPOINT_URL": storage.endpoint, "AWS_DEFAULT_REGION": storage.region}
+    found = {
+        "AWS_ENDPOINT_URL": storage.endpoint,
+        "AWS_DEFAULT_REGION": storage.region,
+        "LLM360_S3_PATH_STYLE": None if storage.path_style else "false",
+    }
     return [{"name": name, "value": value.replace("$", "$$")} for name, value in found.items() if value is not None]
 
 

@@ -52,7 +52,7 @@ def storage_of(found: Object, endpoint: str | None) -> Storage:
     options = StorageOptions(
         endpoint=endpoint or stated.get("endpoint"),
         region=stated.get("region"),
-        path_style=stated.get("pathStyle", StorageOptions.path_style),
+        path_style=stated.get("pathStyle"),
     )
     return open_storage(stated["uri"], options)
 

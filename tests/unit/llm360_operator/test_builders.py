@@ -247,5 +247,14 @@ def test_an_evaluations_program_is_told_where_the_release_and_the_tasks_data_are
     assert job["metadata"]["annotations"]["llm360.ai/tasks"] == "arc:25,hella"
 
 
+def test_an_evaluation_reaches_the_store_as_the_training_does(build_evaluation):
+    (container,) = build_evaluation(storage={"uri": "s3://b/amber", "pathStyle": False})["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert {"name": "LLM360_S3_PATH_STYLE", "value": "false"} in container["env"]
+    (usual,) = build_evaluation(storage={"uri": "s3://b/amber"})["spec"]["template"]["spec"]["containers"]
+    assert [entry["name"] for entry in usual["env"]] == ["JOB_UID", "LLM360_TERMINATION_LOG"]
+
+
 def test_the_longest_name_of_an_evaluation_is_one_that_kubernetes_takes():
     assert len(evaluation_name("a" * 40, 10**9, f"sha256:{'ab' * 32}")) == 63

@@ -265,3 +265,29 @@ def test_bodies_are_hashed_for_the_signature_where_nothing_else_holds_them(monke
     body = hashlib.sha256(b"data").hexdigest() if is_hashed else "UNSIGNED-PAYLOAD"
     assert sent[0]["X-Amz-Content-SHA256"].decode() == body
     assert "x-amz-checksum-crc32" in sent[0]["Authorization"].decode(), "which is signed in any case"
+
+
+@pytest.mark.parametrize(
+    ("stated", "environment", "address"),
+    [
+        (None, None, "http://store:9000/bucket/key"),
+        (None, "false", "http://bucket.store:9000/key"),
+        (None, "true", "http://store:9000/bucket/key"),
+        (True, "false", "http://store:9000/bucket/key"),
+        (False, None, "http://bucket.store:9000/key"),
+    ],
+)
+def test_the_bucket_stands_where_options_or_else_the_environment_say(monkeypatch, stated, environment, address):
+    for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(name, value)
+    if environment is not None:
+        monkeypatch.setenv("LLM360_S3_PATH_STYLE", environment)
+    client = make_client(StorageOptions(endpoint="http://store:9000", path_style=stated))
+    signed = client.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+    assert signed.partition("?")[0] == address
+
+
+def test_another_word_for_the_path_style_is_refused(monkeypatch):
+    monkeypatch.setenv("LLM360_S3_PATH_STYLE", "no")
+    with pytest.raises(StoreUnusableError, match=r"LLM360_S3_PATH_STYLE is 'no'; write true .* or false"):
+        make_client(OPTIONS)
