@@ -108,15 +108,16 @@ class Api:
         found = await self._request("GET", "list", kind, namespace, params={"labelSelector": selector})
         return list(found["items"])
 
-    async def create(self, manifest: Object) -> bool:
-        """Make an object; False where one of that name is there already."""
+    async def create(self, manifest: Object) -> Object | None:
+        """Make an object, and return it as it is now; None where one of that name is there already."""
+        kind, namespace = manifest["kind"], manifest["metadata"]["namespace"]
         try:
-            await self._request("POST", "create", manifest["kind"], manifest["metadata"]["namespace"], body=manifest)
+            made: Object = await self._request("POST", "create", kind, namespace, body=manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
-                return False
+                return None
             raise
-        return True
+        return made
 
     async def delete(self, kind: str, namespace: str, name: str, *, is_forced: bool = False) -> None:
         """Remove an object after everything below it, by force at once; one that is gone is no error."""
@@ -127,13 +128,17 @@ class Api:
             if error.status != 404:
                 raise
 
-    async def patch_status(self, run: Object, changes: Mapping[str, Any]) -> None:
-        """Change fields of a run's status (None removes one), if the run is still the one that was read."""
+    async def patch_status(self, run: Object, changes: Mapping[str, Any]) -> Object:
+        """Change fields of a run's status (None removes one), if the run is still the one that was read.
+
+        Returns:
+            The run as it is now.
+        """
         metadata = run["metadata"]
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": changes}
-        await self._request(
-            "PATCH", "patch", run["kind"], metadata["namespace"], f"{metadata['name']}/status", body=body
-        )
+        name = f"{metadata['name']}/status"
+        changed: Object = await self._request("PATCH", "patch", run["kind"], metadata["namespace"], name, body=body)
+        return changed
 
     async def _request(
         self,

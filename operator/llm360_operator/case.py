@@ -51,6 +51,8 @@ class Delete:
 
 
 Action = Create | Delete
+Memory = tuple[tuple[str, Any], ...]
+"""Fields of the status, with their new values; None takes one away."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Step:
-    """What a rule says; `memory` are fields of the status that it changes."""
+    """What a rule says."""
 
     verdict: Verdict
     actions: tuple[Action, ...] = ()
     wait: float | None = None
-    memory: tuple[tuple[str, Any], ...] = ()
+    memory: Memory = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, ApiError, Object
+from llm360_operator.cache import Cache
 from llm360_operator.case import Action, Create, Decision, Settings
 from llm360_operator.evaluation import evaluation_refused, without_evaluation
 from llm360_operator.metrics import Metrics
@@ -29,19 +30,27 @@ log = logging.getLogger(__name__)
 REFUSALS = (400, 403, 422)
 """Answers that say the object itself will not be taken: no rights, a quota, an admission rule."""
 
+PINNED = ("config", "configDigest", "configGeneration")
+"""Fields of the status that say which configuration was stored."""
+
+
+class OutdatedError(Exception):
+    """What was believed of a run turned out to be wrong: an object is there that was not known."""
+
 
 class Controller:
     """Takes runs further, one round at a time.
 
     Args:
         api: The Kubernetes API.
+        cache: What is known of runs; told of all that is written.
         observer: Looks at a run's children.
         settings: Images.
         metrics: Takes times and phases.
     """
 
-    def __init__(self, api: Api, observer: Observer, settings: Settings, metrics: Metrics) -> None:
-        self._api, self._observer, self._settings, self._metrics = api, observer, settings, metrics
+    def __init__(self, api: Api, cache: Cache, observer: Observer, settings: Settings, metrics: Metrics) -> None:
+        self._api, self._cache, self._observer, self._settings, self._metrics = api, cache, observer, settings, metrics
         self._sharing = Sharing(settings.max_evaluations)
         self._has_counted = settings.max_evaluations is None
         self._counting = asyncio.Lock()
@@ -58,26 +67,43 @@ class Controller:
             ApiError: the API server gave no answer, or the run was changed meanwhile; the round is taken again.
         """
         with self._metrics.round_seconds.time():
-            run = await self._api.get("LLM360Run", key.namespace, key.name)
-            if run is None or "deletionTimestamp" in run["metadata"]:
-                # Its children go with it: each names it as its owner.
-                self._metrics.note_phase(key, None)
-                self._metrics.note_evaluation(key, None)
-                self._note_share(key, None)
-                return None
-            await self._count_evaluations()
-            seen = await self._observer.observe(run)
-            seen = replace(seen, evaluation_slots=self._sharing.slots(key, num_active(seen)))
-            begun = time.thread_time()
-            decision = reconcile(run, seen, self._settings)
-            self._note_share(key, decision.share)  # before anything is waited for: the next run counts on it
-            self._metrics.decision_seconds.observe(time.thread_time() - begun)
-            decision = await self._act(run, seen, decision)
-            decision = await self._evaluate(run, decision)
-            decision = await self._store(run, decision)
-            self._metrics.note_phase(key, *said(decision.status))
-            self._metrics.note_evaluation(key, decision.status.get("evaluation"))
-            return decision.wait
+            try:
+                try:
+                    return await self._round(key)
+                except OutdatedError:
+                    self._cache.forget(key)
+                    return await self._round(key)
+            except BaseException:
+                self._cache.forget(key)  # whatever was done or not: the next round looks
+                raise
+
+    async def _round(self, key: Key) -> float | None:
+        known = self._cache.view(key)
+        view = known or await self._observer.look(key)
+        run = view.run
+        if run is None or "deletionTimestamp" in run["metadata"]:
+            # Its children go with it: each names it as its owner.
+            self._cache.forget(key)
+            self._metrics.note_phase(key, None)
+            self._metrics.note_evaluation(key, None)
+            self._note_share(key, None)
+            return None
+        await self._count_evaluations()
+        seen = await self._observer.observe(run, view)
+        seen = replace(seen, evaluation_slots=self._sharing.slots(key, num_active(seen)))
+        begun = time.thread_time()
+        decision = reconcile(run, seen, self._settings)
+        self._note_share(key, decision.share)  # before anything is waited for: the next run counts on it
+        self._metrics.decision_seconds.observe(time.thread_time() - begun)
+        decision = await self._act(run, seen, decision, is_known=known is not None)
+        decision = await self._evaluate(run, decision, is_known=known is not None)
+        decision = await self._store(run, decision)
+        self._metrics.note_phase(key, *said(decision.status))
+        self._metrics.note_evaluation(key, decision.status.get("evaluation"))
+        if seen.foreign or seen.is_kuberay_missing or decision.wait is None:
+            # What is in the way is not watched, nor is a kind that is missing; and who waits for nothing needs nothing.
+            self._cache.forget(key)
+        return decision.wait
 
     def _note_share(self, key: Key, share: Share | None) -> None:
         neediest = self._sharing.note(key, share)
@@ -98,36 +124,45 @@ class Controller:
                 self._sharing.note(key, Share(running, 0))
             self._has_counted = True
 
-    async def _act(self, run: Object, seen: Seen, decision: Decision) -> Decision:
+    async def _act(self, run: Object, seen: Seen, decision: Decision, *, is_known: bool) -> Decision:
         """Do what was decided; where something is refused for good, the decision becomes that refusal."""
         for action in decision.actions:
             try:
-                await self._do(run, action)
+                await self._do(run, action, is_known=is_known)
             except ApiError as error:
                 if not isinstance(action, Create) or error.status not in REFUSALS:
                     raise
-                return refused(run, seen, f"{title(action)} cannot be made: {error.message}")
+                # What refers to the ConfigMap comes after it: from then on the run's identity holds.
+                is_pinned = action.manifest["kind"] not in ("NetworkPolicy", "ConfigMap")
+                memory = {name: decision.status.get(name) for name in PINNED} if is_pinned else {}
+                return refused(run, seen, f"{title(action)} cannot be made: {error.message}", memory)
         return decision
 
-    async def _evaluate(self, run: Object, decision: Decision) -> Decision:
+    async def _evaluate(self, run: Object, decision: Decision, *, is_known: bool) -> Decision:
         """Do what was decided about evaluations; what comes between is said, and keeps nothing else waiting."""
         for action in decision.evaluations:
             try:
-                await self._do(run, action)
+                await self._do(run, action, is_known=is_known)
             except ApiError as error:
                 self._metrics.count_error(error)
                 log.warning("run %s/%s: %s: %s", *Key.of(run), title(action), error)
                 return evaluation_refused(decision, f"{title(action)}: {error.message}", datetime.now(UTC))
         return decision
 
-    async def _do(self, run: Object, action: Action) -> None:
+    async def _do(self, run: Object, action: Action, *, is_known: bool) -> None:
+        """Do it; nothing was asked of the API server before where what is there `is_known` from earlier."""
         namespace, name = Key.of(run)
         if isinstance(action, Create):
-            is_new = await self._api.create(action.manifest)
-            log.info("run %s/%s: %s %s", namespace, name, "makes" if is_new else "finds", title(action))
+            made = await self._api.create(action.manifest)
+            if made is None and is_known:
+                raise OutdatedError(title(action))
+            if made is not None:
+                self._cache.note(made)
+            log.info("run %s/%s: %s %s", namespace, name, "finds" if made is None else "makes", title(action))
         else:
             log.info("run %s/%s: deletes %s", namespace, name, title(action))
             await self._api.delete(action.kind, namespace, action.name, is_forced=action.is_forced)
+            self._cache.forget(Key(namespace, name))
 
     async def _store(self, run: Object, decision: Decision) -> Decision:
         """Write the status; what pods say of scores must not keep what the driver says from being written."""
@@ -148,7 +183,7 @@ class Controller:
         changes = {name: status.get(name) for name in {*old, *status} if old.get(name) != status.get(name)}
         if not changes:
             return
-        await self._api.patch_status(run, changes)
+        self._cache.note(await self._api.patch_status(run, changes))
         before, after = said(old), said(status)
         if before != after:
             log.info("run %s/%s: %s: %s", run["metadata"]["namespace"], run["metadata"]["name"], *after)

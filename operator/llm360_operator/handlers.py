@@ -1,13 +1,14 @@
-"""kopf's part: it watches, and each event only asks for a round of the run that it is about.
+"""kopf's part: it watches; an event goes into the cache, and if it is news, asks for a round of the run it is about.
 
-kopf drops the event of a handler that fails, so nothing here can fail, and nothing depends on an event: a round
-reads everything afresh, and asks for the next one itself.
+kopf drops the event of a handler that fails, so nothing here can fail, and nothing depends on an event: a run is
+looked at by requests every few minutes, too, and a round asks for the next one itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -15,9 +16,14 @@ from typing import Any
 import kopf
 
 from llm360.spec.crd import RUN_LABEL
+from llm360_operator.cache import RUN, Cache
 from llm360_operator.names import Key
 
-CHILDREN = (("ray.io", "v1", "rayclusters"), ("ray.io", "v1", "rayjobs"), ("batch", "v1", "jobs"))
+CHILDREN = {
+    "RayCluster": ("ray.io", "v1", "rayclusters"),
+    "RayJob": ("ray.io", "v1", "rayjobs"),
+    "Job": ("batch", "v1", "jobs"),
+}
 
 
 log = logging.getLogger(__name__)
@@ -53,26 +59,46 @@ async def watch(kopf_runs: Callable[[], Coroutine[Any, Any, None]], has_kuberay:
         log.info("KubeRay was installed; its objects are watched from now on")
 
 
-def register(registry: kopf.OperatorRegistry, add: Callable[[Key], None]) -> None:
+class NoDifferences(kopf.DiffBaseStorage):
+    """kopf's memory of objects as they were, left empty: else it copies each object of each event several times.
+
+    It serves handlers of changes, of which there are none here.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing of an object is compared."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Nothing was stored."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+
+def register(registry: kopf.OperatorRegistry, cache: Cache, add: Callable[[Key], None]) -> None:
     """Watch runs and their children.
 
     Args:
         registry: kopf's.
+        cache: Takes each event.
         add: Asks for a round.
     """
 
-    def on_run(event: Mapping[str, Any], **_: Any) -> None:
-        if is_news(event):
-            metadata = event["object"]["metadata"]
-            add(Key(metadata["namespace"], metadata["name"]))
+    async def on_run(event: Mapping[str, Any], **_: Any) -> None:  # kopf runs what is not async in threads
+        if cache.take(RUN, event) and is_news(event):
+            add(Key.of(event["object"]))
 
-    def on_child(event: Mapping[str, Any], **_: Any) -> None:
-        metadata = event["object"]["metadata"]
-        add(Key(metadata["namespace"], metadata["labels"][RUN_LABEL]))
+    async def on_child(event: Mapping[str, Any], child: str, **_: Any) -> None:
+        if cache.take(child, event):
+            metadata = event["object"]["metadata"]
+            add(Key(metadata["namespace"], metadata["labels"][RUN_LABEL]))
 
     kopf.on.event("llm360.ai", "v1alpha1", "llm360runs", registry=registry)(on_run)
-    for resource in CHILDREN:
-        kopf.on.event(*resource, labels={RUN_LABEL: kopf.PRESENT}, registry=registry)(on_child)
+    for kind, resource in CHILDREN.items():
+        handler = functools.partial(on_child, child=kind)
+        kopf.on.event(*resource, labels={RUN_LABEL: kopf.PRESENT}, id=kind, registry=registry)(handler)
 
 
 def is_news(event: Mapping[str, Any]) -> bool:

@@ -29,6 +29,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from llm360.errors import InputError, LLM360Error
 from llm360_operator import handlers
 from llm360_operator.api import Api, ApiError, Connection
+from llm360_operator.cache import Cache
 from llm360_operator.case import Settings
 from llm360_operator.controller import Controller
 from llm360_operator.metrics import Metrics
@@ -132,6 +133,7 @@ async def operate(options: Options) -> None:
     registry, settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
+    settings.persistence.diffbase_storage = handlers.NoDifferences()
 
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return log_in(settings)
@@ -139,10 +141,11 @@ async def operate(options: Options) -> None:
     kopf.on.login(registry=registry)(login)
     metrics = Metrics()
     api = Api(lambda: connection(log_in(settings)), metrics.count_request)
-    controller = Controller(api, Observer(api), options.settings, metrics)
+    cache = Cache()
+    controller = Controller(api, cache, Observer(api, cache), options.settings, metrics)
     queue = Queue(controller.round, parallel=options.parallel, note_error=metrics.count_error)
     controller.wake = queue.add
-    handlers.register(registry, queue.add)
+    handlers.register(registry, cache, queue.add)
 
     async def kopf_runs() -> None:
         await kopf.operator(

@@ -1,4 +1,7 @@
-"""Reads what there is of a run, afresh each time: a few requests for objects by their names, at the same time."""
+"""Reads what there is of a run: from the cache, or by a few requests for objects by their names, at the same time.
+
+Pods are asked for only while they may have something to tell; a driver is asked for its `/status` in each round.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import aiohttp
 
 from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, KindMissingError, Object
-from llm360_operator.names import EVALUATION_LABEL, base_config_name, cluster_name, preflight_name, status_url
+from llm360_operator.cache import RUN, Cache, View
+from llm360_operator.names import EVALUATION_LABEL, Key, base_config_name, cluster_name, preflight_name, status_url
 from llm360_operator.seen import (
     Job,
     Seen,
@@ -33,32 +37,61 @@ class Observer:
 
     Args:
         api: The Kubernetes API.
+        cache: Takes what a look finds.
         fetch: Reads a driver's `/status`, None where it does not answer; `fetch_status` but in tests.
     """
 
-    def __init__(self, api: Api, fetch: Any = None) -> None:
-        self._api, self._fetch = api, fetch or fetch_status
+    def __init__(self, api: Api, cache: Cache, fetch: Any = None) -> None:
+        self._api, self._cache, self._fetch = api, cache, fetch or fetch_status
 
-    async def observe(self, run: Object) -> Seen:
+    async def look(self, key: Key) -> View:
+        """Ask the API server for a run and its children, and keep what it says up to date from now on.
+
+        Raises:
+            ApiError: the API server refused, or gave no answer.
+        """
+        view = self._cache.begin(key)
+        run = await self._api.get(RUN, *key)
+        if run is None:
+            return view
+        view.put(RUN, run)
+        status = run.get("status") or {}
+        config_names = {base_config_name(key.name), status.get("config") or base_config_name(key.name)}
+        (cluster, jobs, view.is_kuberay_missing), preflight, evaluations, configs = await asyncio.gather(
+            self._ray(key),
+            self._api.get("Job", key.namespace, preflight_name(key.name)),
+            self._evaluations(run),
+            asyncio.gather(*(self._api.get("ConfigMap", key.namespace, config) for config in sorted(config_names))),
+        )
+        found: dict[str, list[Object | None]] = {
+            "RayCluster": [cluster],
+            "RayJob": [*jobs],
+            "Job": [preflight, *evaluations],
+            "ConfigMap": [*configs],
+        }
+        for kind, children in found.items():
+            for child in children:
+                if child is not None:
+                    view.put(kind, child)
+        self._cache.finish(view)
+        return view
+
+    async def observe(self, run: Object, view: View) -> Seen:
         """Everything that a decision about a run stands on.
 
         Raises:
             ApiError: the API server refused, or gave no answer.
         """
-        namespace, name = run["metadata"]["namespace"], run["metadata"]["name"]
+        namespace, name = Key.of(run)
         status = run.get("status") or {}
-        config_names = {base_config_name(name), status.get("config") or base_config_name(name)}
-        (cluster, jobs, is_missing), preflight, evaluations, configs = await asyncio.gather(
-            self._ray(namespace, name),
-            self._api.get("Job", namespace, preflight_name(name)),
-            self._evaluations(run),
-            asyncio.gather(*(self._api.get("ConfigMap", namespace, config) for config in sorted(config_names))),
-        )
+        cluster, preflight = view.get("RayCluster", cluster_name(name)), view.get("Job", preflight_name(name))
+        jobs, configs = list(view.all("RayJob")), list(view.all("ConfigMap"))
         children = [child for child in (cluster, preflight, *configs, *jobs) if child is not None]
         foreign = tuple(_title(child) for child in children if not is_child(child, run))
         if foreign:
-            return Seen(datetime.now(UTC), foreign=foreign, is_kuberay_missing=is_missing)
+            return Seen(datetime.now(UTC), foreign=foreign, is_kuberay_missing=view.is_kuberay_missing)
         seen_jobs = tuple(sorted(map(read_job, jobs), key=lambda job: job.number))
+        evaluations = _evaluations_of(run, view)
         pods: list[Object] = []
         if _wants_pods(status, cluster, preflight) or any(map(_wants_evaluation_pods, evaluations)):
             pods = await self._api.list("Pod", namespace, f"{RUN_LABEL}={name}")
@@ -71,36 +104,48 @@ class Observer:
         lost_pods = read_lost_pods(pods, now)
         return Seen(
             now=now,
-            configs={config["metadata"]["name"]: config["data"]["run.json"].encode() for config in configs if config},
+            configs={config["metadata"]["name"]: config["data"]["run.json"].encode() for config in configs},
             preflight=read_preflight(preflight, own_pods) if preflight else None,
             cluster=read_cluster(cluster) if cluster else None,
             jobs=seen_jobs,
             troubles=read_troubles(own_pods),
             lost_pods=lost_pods,
             driver=driver,
-            is_kuberay_missing=is_missing,
+            is_kuberay_missing=view.is_kuberay_missing,
             evaluations=tuple(read_evaluation(job, evaluation_pods, lost_pods) for job in evaluations),
             evaluation_troubles=read_troubles(evaluation_pods),
         )
 
     async def _evaluations(self, run: Object) -> list[Object]:
         """The Jobs of its evaluations; none is made before the status says what is evaluated."""
-        if not ((run.get("status") or {}).get("evaluation") or {}).get("tasks"):
+        if not _has_tasks(run):
             return []
-        selector = f"{RUN_LABEL}={run['metadata']['name']},{EVALUATION_LABEL}"
-        jobs = await self._api.list("Job", run["metadata"]["namespace"], selector)
-        return sorted((job for job in jobs if is_child(job, run)), key=lambda job: str(job["metadata"]["name"]))
+        namespace, name = Key.of(run)
+        return await self._api.list("Job", namespace, f"{RUN_LABEL}={name},{EVALUATION_LABEL}")
 
-    async def _ray(self, namespace: str, name: str) -> tuple[Object | None, list[Object], bool]:
+    async def _ray(self, key: Key) -> tuple[Object | None, list[Object], bool]:
         """The RayCluster, the RayJobs, and whether KubeRay's kinds are missing."""
         try:
             cluster, jobs = await asyncio.gather(
-                self._api.get("RayCluster", namespace, cluster_name(name)),
-                self._api.list("RayJob", namespace, f"{RUN_LABEL}={name}"),
+                self._api.get("RayCluster", key.namespace, cluster_name(key.name)),
+                self._api.list("RayJob", key.namespace, f"{RUN_LABEL}={key.name}"),
             )
         except KindMissingError:
             return None, [], True
         return cluster, jobs, False
+
+
+def _evaluations_of(run: Object, view: View) -> list[Object]:
+    """The Jobs of a run's evaluations that are known, by name."""
+    if not _has_tasks(run):
+        return []
+    labelled = [job for job in view.all("Job") if EVALUATION_LABEL in (job["metadata"].get("labels") or {})]
+    return sorted((job for job in labelled if is_child(job, run)), key=lambda job: str(job["metadata"]["name"]))
+
+
+def _has_tasks(run: Object) -> bool:
+    """Whether the status says what is evaluated."""
+    return bool(((run.get("status") or {}).get("evaluation") or {}).get("tasks"))
 
 
 def is_child(child: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
@@ -109,7 +154,7 @@ def is_child(child: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
 
 
 def _title(child: Mapping[str, Any]) -> str:
-    return f"{child['kind']} {child['metadata']['name']}" if "kind" in child else str(child["metadata"]["name"])
+    return f"{child['kind']} {child['metadata']['name']}"
 
 
 def _wants_pods(status: Mapping[str, Any], cluster: Object | None, preflight: Object | None) -> bool:

@@ -1,8 +1,8 @@
 """What to do next for a run: a pure function of the run and of what is seen of its children.
 
 `reconcile` asks the rules below in the order of `RULES`; the first that has something to say decides. Each leads one
-step further and leaves the rest to the next round, so a round that is cut off anywhere is simply taken again. What is
-evaluated meanwhile is decided beside them (`evaluation`).
+step further and leaves the rest to the next round, unless there is nothing to wait for; a round that is cut off
+anywhere is simply taken again. What is evaluated meanwhile is decided beside them (`evaluation`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from llm360.spec.cluster import duration_seconds
 from llm360.spec.status import Phase
 from llm360_operator import builders
-from llm360_operator.case import Case, Create, Decision, Settings, Step
+from llm360_operator.case import Action, Case, Create, Decision, Memory, Settings, Step
 from llm360_operator.evaluation import evaluate
 from llm360_operator.names import STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
@@ -54,7 +54,7 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
         settings: The operator's.
     """
     case = Case(run, seen, make_plan(run, seen.configs, settings.trainer_image), settings)
-    step = next(step for rule in RULES if (step := rule(case)) is not None)
+    step = _next_step(case)
     verdict, plan = step.verdict, case.plan
     if plan.problem and verdict.phase not in FINAL and verdict.reason != plan.reason:
         # The last valid configuration goes on; that the object says something else must not stay unseen.
@@ -67,13 +67,38 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
     return Decision(actions, status, wait, evaluated.actions, evaluated.share)
 
 
-def refused(run: dict[str, Any], seen: Seen, message: str) -> Decision:
-    """The decision after Kubernetes would not take what was decided: to say so, and to try again later."""
+def _next_step(case: Case) -> Step:
+    """What the first rule says that has something to say."""
+    return next(step for rule in RULES if (step := rule(case)) is not None)
+
+
+def _and_on(case: Case, memory: Memory, actions: tuple[Action, ...] = ()) -> Step:
+    """Go on in the same round: nothing has to be waited for, or stored, before the next step is taken.
+
+    Args:
+        case: The run.
+        memory: What is to be remembered; the next step is decided with it.
+        actions: What is done before that step's own.
+    """
+    following = replace(case, run=case.run | {"status": case.status | dict(memory)})
+    step = _next_step(following)
+    return replace(step, actions=(*actions, *step.actions), memory=(*memory, *step.memory))
+
+
+def refused(run: dict[str, Any], seen: Seen, message: str, memory: Mapping[str, Any]) -> Decision:
+    """The decision after Kubernetes would not take what was decided: to say so, and to try again later.
+
+    Args:
+        run: The LLM360Run object as the API server has it.
+        seen: Its children.
+        message: What was refused, and why.
+        memory: Fields of the status that hold nevertheless.
+    """
     case = Case(run, seen, Plan(None, "", is_pinned=False), Settings("", ""))
     advice = "see the operator's rights in the namespace, its quota and its admission rules"
     verdict = Verdict(case.phase, "Refused", f"{message}; {advice}", is_stuck=True)
     evaluated = dict(condition(case.status, "Evaluated")) or None
-    return Decision((), _status(case, verdict, {}, evaluated), REFUSED_SECONDS)
+    return Decision((), _status(case, verdict, dict(memory), evaluated), REFUSED_SECONDS)
 
 
 def _status(case: Case, verdict: Verdict, memory: dict[str, Any], evaluated: dict[str, Any] | None) -> dict[str, Any]:
@@ -171,7 +196,7 @@ def invalid(case: Case) -> Step | None:
 
 
 def pinned(case: Case) -> Step | None:
-    """The configuration is stored before anything is made from it."""
+    """The configuration is stored, in a ConfigMap, before anything is made from it."""
     plan, generation = case.plan, case.run["metadata"]["generation"]
     assert plan.config is not None
     is_noted = case.status.get("config") == plan.name and case.status.get("configGeneration") == generation
@@ -187,8 +212,7 @@ def pinned(case: Case) -> Step | None:
         # The policy is there before the first pod; one that is there already is left as it is.
         config_map = Create(builders.config_map(case.run, plan.name, plan.config))
         actions = (Create(builders.network_policy(case.run)), config_map)
-    message = f"the complete configuration is kept in ConfigMap {plan.name}"
-    return Step(Verdict(_phase_or(case, "Pending"), "ConfigPinned", message), actions, 0.0, memory)
+    return _and_on(replace(case, plan=replace(plan, is_pinned=True)), memory, actions)
 
 
 def looked_at_first(case: Case) -> Step | None:
@@ -208,10 +232,7 @@ def looked_at_first(case: Case) -> Step | None:
         return Step(_held_up(looking, case.seen.troubles), wait=WAIT_SECONDS)
     if job.state == "Passed":
         prepares = list(job.answer.get("prepares", []))
-        memory = {"passed": True, "config": plan.name, "prepares": prepares}
-        return Step(
-            Verdict("Starting", "PreflightPassed", "pods are asked for"), wait=0.0, memory=(("preflight", memory),)
-        )
+        return _and_on(case, (("preflight", {"passed": True, "config": plan.name, "prepares": prepares}),))
     reason = str(job.answer.get("reason") or "PreflightFailed")
     said = str(job.answer.get("message") or "the preflight pod ended without an answer; see its log")
     left = _seconds_until(case, job.finished or case.seen.now, PREFLIGHT_RETRY_SECONDS)

@@ -313,7 +313,7 @@ class World:
         return {condition["type"]: condition["status"] for condition in self.status["conditions"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run():
     """Makes an LLM360Run with a changed specification."""
     return run_object

@@ -78,8 +78,8 @@ def test_lists_are_of_labels():
 
 def test_what_exists_is_not_made_again():
     manifest = {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "a"}}
-    assert talk(lambda api: api.create(manifest), (201, manifest))[0] is True
-    assert talk(lambda api: api.create(manifest), refusal(409, "AlreadyExists", name="x"))[0] is False
+    assert talk(lambda api: api.create(manifest), (201, manifest))[0] == manifest
+    assert talk(lambda api: api.create(manifest), refusal(409, "AlreadyExists", name="x"))[0] is None
     with pytest.raises(ApiError, match="Forbidden \\(403\\): it is Forbidden"):
         talk(lambda api: api.create(manifest), refusal(403, "Forbidden", name="x"))
 

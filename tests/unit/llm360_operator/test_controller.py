@@ -4,106 +4,11 @@ import asyncio
 import copy
 
 import pytest
+from synthetic.operated import DONE, KEY, Operator
 
-from llm360_operator.api import ApiError, KindMissingError
-from llm360_operator.case import Settings
-from llm360_operator.controller import Controller
-from llm360_operator.metrics import Metrics
+from llm360_operator.api import ApiError
+from llm360_operator.cache import FRESH_SECONDS
 from llm360_operator.names import Key
-from llm360_operator.observe import Observer
-
-KEY = Key("research", "amber")
-
-
-class FakeApi:
-    """Objects by kind, namespace and name. `refuse` maps a kind to the error that its creation meets."""
-
-    def __init__(self, *objects):
-        self.objects, self.requests, self.refuse, self.missing = {}, [], {}, set()
-        self.events = []
-        self.refuse_status = lambda _: False
-        for made in objects:
-            self.put(made)
-
-    def put(self, made):
-        metadata = made["metadata"]
-        metadata.setdefault("uid", f"uid-{len(self.objects)}")
-        metadata.setdefault("creationTimestamp", "2026-11-22T12:00:00Z")
-        self.objects[made["kind"], metadata["namespace"], metadata["name"]] = copy.deepcopy(made)
-
-    async def get(self, kind, namespace, name):
-        self.requests.append(f"get {kind}")
-        if kind in self.missing:
-            raise KindMissingError(404, "KindMissing", "the server could not find the requested resource")
-        return copy.deepcopy(self.objects.get((kind, namespace, name)))
-
-    async def list(self, kind, namespace, selector):
-        self.requests.append(f"list {kind}")
-        return [
-            copy.deepcopy(made)
-            for (made_kind, made_namespace, _), made in self.objects.items()
-            if made_kind == kind
-            and namespace in ("", made_namespace)
-            and selects(selector, made["metadata"].get("labels", {}))
-        ]
-
-    async def create(self, manifest):
-        kind, metadata = manifest["kind"], manifest["metadata"]
-        if kind == "Event":
-            self.events.append(manifest)
-            return True
-        self.requests.append(f"create {kind}")
-        if kind in self.refuse:
-            raise self.refuse[kind]
-        if (kind, metadata["namespace"], metadata["name"]) in self.objects:
-            return False
-        self.put(manifest)
-        return True
-
-    async def delete(self, kind, namespace, name, *, is_forced=False):
-        assert not is_forced
-        self.requests.append(f"delete {kind}")
-        self.objects.pop((kind, namespace, name), None)
-
-    async def patch_status(self, run, changes):
-        self.requests.append("patch status")
-        if self.refuse_status(changes):
-            raise ApiError(422, "Invalid", "status.evaluation is invalid")
-        status = self.objects["LLM360Run", *KEY].setdefault("status", {})
-        for name, value in changes.items():
-            status.pop(name, None) if value is None else status.update({name: value})
-
-    @property
-    def status(self):
-        return self.objects["LLM360Run", *KEY].get("status", {})
-
-    def update(self, kind, name, **changes):
-        self.objects[kind, "research", name].update(changes)
-
-
-def selects(selector, labels):
-    """Whether labels are as `a=b,c` asks: one of a value, and one that is there at all."""
-    parts = [part.partition("=") for part in selector.split(",")]
-    return all(labels.get(name) == value if equal else name in labels for name, equal, value in parts)
-
-
-class Operator:
-    """A controller over a fake API; `answers` is what a driver says."""
-
-    def __init__(self, run, **settings):
-        self.api, self.metrics, self.driver, self.asked = FakeApi(run), Metrics(), None, []
-        observer = Observer(self.api, self.fetch)
-        self.controller = Controller(self.api, observer, Settings("operator:1", "trainer:1", **settings), self.metrics)
-
-    async def fetch(self, url):
-        self.asked.append(url)
-        return self.driver
-
-    def round(self):
-        """One round: what it asked of the API, and when it wants the next."""
-        self.api.requests.clear()
-        wait = asyncio.run(self.controller.round(KEY))
-        return list(self.api.requests), wait
 
 
 @pytest.fixture
@@ -115,10 +20,7 @@ def operator(make_run):
 def ready(operator):
     """An operator whose run has a ready cluster and a running job."""
     operator.round()
-    operator.round()
-    done = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:00Z"}]
-    operator.api.update("Job", "amber-preflight", status={"conditions": done})
-    operator.round()
+    operator.api.update("Job", "amber-preflight", status={"conditions": DONE})
     operator.round()
     head = [{"type": "HeadPodReady", "status": "True"}]
     operator.api.update("RayCluster", "amber", status={"readyWorkerReplicas": 2, "conditions": head})
@@ -137,22 +39,24 @@ def ready(operator):
     return operator
 
 
-def test_a_round_asks_little(ready):
-    requests, wait = ready.round()
-    assert sorted(requests) == ["get ConfigMap", "get Job", "get LLM360Run", "get RayCluster", "list RayJob"]
-    assert wait == 15
+LOOK = ["get ConfigMap", "get Job", "get LLM360Run", "get RayCluster", "list RayJob"]
+
+
+def test_a_round_asks_nothing_and_every_few_minutes_for_everything(ready):
+    assert ready.round() == ([], 15)
     ready.driver["step"] = 8
-    assert ready.round()[0][-1] == "patch status"
+    assert ready.round()[0] == ["patch status"]
     assert ready.api.status["step"] == 8
+    ready.now += FRESH_SECONDS
+    assert sorted(ready.round()[0]) == LOOK
+    assert ready.round()[0] == []
     assert ready.asked[-1] == "http://amber-head-svc.research.svc:9360/status"
 
 
 def test_transitions_are_told_once(ready):
     told = [(event["reason"], event["type"]) for event in ready.api.events]
     assert told == [
-        ("ConfigPinned", "Normal"),
         ("PreflightRuns", "Normal"),
-        ("PreflightPassed", "Normal"),
         ("ClusterCreated", "Normal"),
         ("JobSubmitted", "Normal"),
         ("Training", "Normal"),
@@ -160,12 +64,12 @@ def test_transitions_are_told_once(ready):
     ready.driver = None
     ready.round()
     ready.round()
-    assert [event["reason"] for event in ready.api.events[6:]] == ["DriverUnreachable"]
+    assert [event["reason"] for event in ready.api.events[4:]] == ["DriverUnreachable"]
 
 
 def test_a_run_that_is_gone_or_going_is_left_alone(ready):
     ready.api.objects["LLM360Run", *KEY]["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
-    assert ready.round() == (["get LLM360Run"], None)
+    assert ready.round() == ([], None)
     del ready.api.objects["LLM360Run", *KEY]
     assert ready.round() == (["get LLM360Run"], None)
 
@@ -184,6 +88,14 @@ def test_what_kubernetes_will_not_take_is_told_and_tried_again(operator, code):
     assert operator.api.status["configDigest"]
 
 
+def test_once_the_configuration_is_stored_the_identity_holds_whatever_is_refused_then(operator):
+    operator.api.refuse["Job"] = ApiError(403, "Forbidden", "exceeded quota: small")
+    operator.round()
+    assert operator.api.status["conditions"][0]["reason"] == "Refused"
+    assert operator.api.status["configDigest"].startswith("sha256:")
+    assert (operator.api.status["config"], operator.api.status["configGeneration"]) == ("amber-config", 1)
+
+
 def test_an_api_server_without_an_answer_ends_the_round_before_the_status(operator):
     operator.api.refuse["ConfigMap"] = ApiError(0, "Unreachable", "no answer")
     with pytest.raises(ApiError):
@@ -199,6 +111,48 @@ def test_a_child_that_is_there_already_is_found_not_made_twice(operator):
     assert operator.api.status["phase"] == "Preflight"
 
 
+def test_a_run_that_was_just_made_is_not_looked_at(operator):
+    operator.cache.take("LLM360Run", {"type": "ADDED", "object": operator.api.changed("LLM360Run", *KEY)})
+    operator.is_deaf = True
+    assert operator.round()[0] == ["create NetworkPolicy", "create ConfigMap", "create Job", "patch status"]
+
+
+def test_a_child_that_was_not_known_has_the_run_looked_at_and_decided_anew_in_the_same_round(operator):
+    operator.round()
+    stored = operator.api.objects["ConfigMap", "research", "amber-config"]
+    operator.api.objects["LLM360Run", *KEY].pop("status")
+    operator.restart()
+    operator.cache.take("LLM360Run", {"type": "ADDED", "object": operator.api.changed("LLM360Run", *KEY)})
+    operator.is_deaf = True
+    requests, _ = operator.round()
+    assert requests[0] == "create NetworkPolicy"
+    assert sorted(requests[1:]) == sorted([*LOOK, "list Pod", "patch status"])
+    assert operator.api.objects["ConfigMap", "research", "amber-config"] == stored
+    assert operator.api.status["phase"] == "Preflight"
+
+
+def test_what_was_deleted_or_went_wrong_has_the_run_looked_at(ready):
+    ready.is_deaf = True
+    ready.api.objects["LLM360Run", *KEY]["spec"]["suspend"] = True
+    ready.now += FRESH_SECONDS
+    assert "delete RayJob" in ready.round()[0]
+    assert set(LOOK) <= set(ready.round()[0])
+    ready.driver = {**ready.driver, "step": 99}
+    ready.api.refuse_status = lambda _: True
+    with pytest.raises(ApiError):
+        ready.round()
+    assert ready.cache.view(KEY) is None
+
+
+def test_what_others_write_to_a_child_is_news_only_where_it_is_read(ready):
+    ready.watch()
+    cluster = ready.api.objects["RayCluster", "research", "amber"]
+    cluster["spec"] = {**cluster["spec"], "rayVersion": "2"}
+    assert ready.watch() == 0
+    cluster["status"] = {**cluster["status"], "readyWorkerReplicas": 1}
+    assert ready.watch() == 1
+
+
 def test_children_of_an_earlier_run_of_the_same_name_are_in_the_way(operator, make_run):
     cluster = {"kind": "RayCluster", "metadata": {"name": "amber", "namespace": "research"}, "spec": {}}
     cluster["metadata"]["ownerReferences"] = [{"uid": "earlier"}]
@@ -212,10 +166,7 @@ def test_children_of_an_earlier_run_of_the_same_name_are_in_the_way(operator, ma
 def test_a_cluster_without_kuberay(operator):
     operator.api.missing = {"RayCluster"}
     operator.round()
-    operator.round()
-    done = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:00Z"}]
-    operator.api.update("Job", "amber-preflight", status={"conditions": done})
-    operator.round()
+    operator.api.update("Job", "amber-preflight", status={"conditions": DONE})
     operator.round()
     assert operator.api.status["conditions"][0]["reason"] == "KubeRayMissing"
 
@@ -272,13 +223,14 @@ def test_an_evaluations_job_is_made_read_and_removed(evaluating):
     assert [name for kind, _, name in evaluating.api.objects if kind == "Job" and "-eval-20-" in name]
 
 
-def test_an_evaluation_asks_one_request_more_and_its_pods_only_while_none_is_ready(evaluating):
-    usual = ["get ConfigMap", "get Job", "get LLM360Run", "get RayCluster", "list Job", "list RayJob"]
-    assert sorted(evaluating.round()[0]) == sorted([*usual, "list Pod"])
+def test_an_evaluations_pods_are_asked_for_only_while_none_is_ready(evaluating):
+    assert evaluating.round()[0] == ["list Pod"]
     evaluating.api.update("Job", evaluating.job, status={"active": 1, "ready": 1})
-    assert sorted(evaluating.round()[0]) == usual
+    assert evaluating.round()[0] == []
+    evaluating.now += FRESH_SECONDS
+    assert sorted(evaluating.round()[0]) == sorted([*LOOK, "list Job"])
     evaluating.api.update("Job", evaluating.job, status={"active": 1, "ready": 1, "terminating": 1})
-    assert "list Pod" in evaluating.round()[0]
+    assert evaluating.round()[0] == ["list Pod"]
 
 
 def test_an_evaluation_that_kubernetes_will_not_take_is_told_and_the_training_goes_on(ready, list_checkpoints):
@@ -337,9 +289,7 @@ def test_after_a_restart_what_runs_already_counts_against_the_bound(evaluating):
     other["metadata"]["labels"]["llm360.ai/run"] = "other"
     evaluating.api.put(other)
     del evaluating.api.objects["Job", "research", evaluating.job]
-    observer = Observer(evaluating.api, evaluating.fetch)
-    settings = Settings("operator:1", "trainer:1", max_evaluations=1)
-    evaluating.controller = Controller(evaluating.api, observer, settings, Metrics())
+    evaluating.restart(max_evaluations=1)
     woken = []
     evaluating.controller.wake = woken.append
     requests, _ = evaluating.round()
@@ -379,8 +329,8 @@ def test_metrics_count_rounds_and_phases(ready):
     assert value("llm360_operator_runs", phase="Training") == 1
     assert value("llm360_operator_runs", phase="Preflight") == 0
     assert value("llm360_run_phase", namespace="research", run="amber", phase="Training", reason="Training") == 1
-    assert value("llm360_operator_reconcile_seconds_count") == 6
-    assert value("llm360_operator_decision_seconds_count") == 6
+    assert value("llm360_operator_reconcile_seconds_count") == 4
+    assert value("llm360_operator_decision_seconds_count") == 4
 
 
 def test_a_run_has_one_phase_and_none_once_it_is_gone(ready):

@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from llm360.errors import InputError
 from llm360_operator import handlers
+from llm360_operator.cache import Cache
 from llm360_operator.main import connection, pages, read_options
 from llm360_operator.metrics import Metrics
 from llm360_operator.names import Key
@@ -90,11 +91,11 @@ def test_the_echo_of_our_own_status_is_no_news(kind, made, expected):
 
 def test_events_ask_for_rounds_of_the_run_that_they_are_about():
     asked, registry = [], kopf.OperatorRegistry()
-    handlers.register(registry, asked.append)
+    handlers.register(registry, Cache(), asked.append)
     on_run, on_child = (handler.fn for handler in registry._watching._handlers[:2])
-    on_run(event={"type": None, "object": run()})
+    asyncio.run(on_run(event={"type": None, "object": run()}))
     child = {"metadata": {"namespace": "a", "name": "x-3", "labels": {"llm360.ai/run": "x"}}}
-    on_child(event={"type": "MODIFIED", "object": child})
+    asyncio.run(on_child(event={"type": "MODIFIED", "object": child}))
     assert asked == [Key("a", "x")] * 2
 
 

@@ -15,6 +15,7 @@ from llm360.spec import resolve
 from llm360.spec.crd import crd
 from llm360_operator import builders, handlers
 from llm360_operator.api import KINDS, Api, ApiError, Connection
+from llm360_operator.cache import Cache
 from llm360_operator.names import Key, status_url
 
 ROOT = Path(__file__).parents[3]
@@ -213,9 +214,9 @@ def test_every_child_is_in_the_runs_namespace_and_names_no_other():
 def test_a_child_with_a_strangers_label_wakes_only_its_own_namespace(monkeypatch):
     asked, handled = [], []
     monkeypatch.setattr("kopf.on.event", lambda *_, **__: handled.append)
-    handlers.register(None, asked.append)
+    handlers.register(None, Cache(), asked.append)
     child = {"metadata": {"namespace": "mine", "name": "x", "labels": {"llm360.ai/run": "theirs"}}}
-    handled[1](event={"type": "ADDED", "object": child})
+    asyncio.run(handled[1](event={"type": "ADDED", "object": child}))
     assert asked == [Key("mine", "theirs")]
 
 
