@@ -31,6 +31,9 @@ from llm360.spec.layers import merge
 from llm360.storage import open_storage
 
 SYSTEM = "llm360-system"
+CHILDREN = "rayclusters.ray.io,rayjobs.ray.io,jobs,pods,configmaps,networkpolicies"
+WORKLOADS = "workloads.kueue.x-k8s.io"
+GONE_SECONDS = 240
 STATUS_PORT = 9360
 S3_ENDPOINT = "http://s3.llm360-testbed:8333"
 CHART = CHECKOUT / "helm" / "llm360"
@@ -142,6 +145,22 @@ class Run:
 
     def delete(self) -> None:
         kubectl.kubectl("delete", "llm360run", self.name, f"--namespace={self.namespace}", "--wait=false")
+
+    def remove(self) -> None:
+        """Delete it, and wait until all that was made for it has gone; what stays is named."""
+        phase = self.status["phase"]
+        self.delete()
+        try:
+            wait_until(lambda: not self.children(), "nothing left", GONE_SECONDS)
+        except TestbedError:
+            pytest.fail(f"removed in {phase}, {self.name} left {', '.join(self.children())}")
+
+    def children(self) -> list[str]:
+        found = kubectl.find(CHILDREN, self.namespace, f"llm360.ai/run={self.name}")
+        found += [
+            each for each in kubectl.find(WORKLOADS, self.namespace) if f"-{self.name}-" in each["metadata"]["name"]
+        ]
+        return [f"{each['kind']} {each['metadata']['name']}" for each in found]
 
     @property
     def status(self) -> Object:

@@ -71,8 +71,7 @@ def test_what_is_wrong_is_said_before_any_worker_is_asked_for(
     clusters = {each["metadata"]["name"] for each in kubectl.find("rayclusters.ray.io", namespace)}
     assert clusters == SEEN_BY_PODS
     for run in runs.values():
-        run.delete()
-    wait_for_no_children(namespace)
+        run.remove()
 
 
 @pytest.mark.takes(minutes=3)
@@ -87,22 +86,7 @@ def test_what_the_namespace_forbids_is_said_and_tried_again(operator, make_run, 
     assert "quota" in run.message()
     kubectl.kubectl("delete", "resourcequota", "none", f"--namespace={namespace}")
     run.wait(lambda: run.status["phase"] == "Preflight", "the preflight", SAID_SECONDS)
-    run.delete()  # in that phase
-    wait_for_no_children(namespace)
-
-
-def wait_for_no_children(namespace: str) -> None:
-    """Wait for what goes with its run; what stays is named."""
-    try:
-        wait_until(lambda: not children(namespace), "the end of all children", 240)
-    except TestbedError as error:
-        pytest.fail(f"{error}: {', '.join(children(namespace))}")
-
-
-def children(namespace: str) -> list[str]:
-    kinds = "rayclusters.ray.io,rayjobs.ray.io,jobs,pods,configmaps,networkpolicies"
-    found = kubectl.find(kinds, namespace, "llm360.ai/run")
-    return [f"{each['kind']} {each['metadata']['name']}" for each in found]
+    run.remove()
 
 
 @pytest.mark.parametrize(

@@ -79,5 +79,5 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     run.wait_for_reason("Complete", DONE_SECONDS, "Succeeded")
     run.wait(lambda: not run.pods(), "the end of all pods", STEP_SECONDS)
     kubectl_llm360("verify", run, "--endpoint", testbed.s3_endpoint)
-    run.delete()
+    run.remove()
     assert "complete" in llm360("status", run.uri), "the release is gone with its object"

@@ -54,7 +54,7 @@ def test_a_run_that_diverges_and_fails_is_told_to_alertmanager(operator, rules, 
         assert alert["labels"]["severity"] == severity
         assert f"un {run.namespace}/diverges " in alert["annotations"]["summary"]
         assert alert["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{name}.md")
-    run.delete()
+    run.remove()
 
 
 def test_the_api_server_has_taken_every_object_that_watching_needs(operator, rules):

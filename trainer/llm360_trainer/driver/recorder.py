@@ -27,6 +27,7 @@ from llm360.release.layout import manifest_key
 from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
+from llm360.report.text import counted
 from llm360.spec import ResolvedRun, resolved_from_json
 from llm360.storage import open_storage, wait_until_available
 from llm360_trainer.checkpoint.parts import RankPart, merge_parts
@@ -253,8 +254,8 @@ class Recorder:
             return None
         if self._attempts >= spec.recovery.max_attempts:
             raise AttemptsExhaustedError(
-                f"{self._attempts} attempts ended without a new checkpoint, as many as recovery.maxAttempts allows;"
-                f" the last failure was: {self._failure or 'a worker process died'}"
+                f"{counted(self._attempts, 'attempt')} ended without a new checkpoint, as many as recovery.maxAttempts"
+                f" allows; the last failure was: {self._failure or 'a worker process died'}"
             )
         operations = self._run.operations()
         writer.claim(
