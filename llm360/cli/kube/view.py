@@ -60,7 +60,8 @@ def problem(run: Mapping[str, Any], now: datetime) -> Problem | None:
     ready, progressing = _condition(status, "Ready"), _condition(status, "Progressing")
     found = _kind(status["phase"], ready.get("status"), progressing.get("status"))
     if found is not None:
-        decisive = progressing if found in ("stuck", "unknown", "recovering") else ready
+        # What recovers has been progressing all along; when it ceased to be ready is when it failed.
+        decisive = progressing if found in ("stuck", "unknown") else ready
         since = _time(decisive.get("lastTransitionTime"))
         return Problem(found, ready.get("reason", ""), ready.get("message", ""), since)
     if status.get("observedGeneration") != metadata.get("generation"):

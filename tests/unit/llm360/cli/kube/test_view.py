@@ -103,6 +103,12 @@ def test_what_is_wrong_stands_below_with_its_age_and_advice():
     assert text.count("so it is") == 1
 
 
+def test_a_run_recovers_since_it_failed_not_since_it_began():
+    run = run_object("Recovering", "False", "True", "PodsLost")
+    run["status"]["conditions"][1]["lastTransitionTime"] = "2026-11-20T12:00:00Z"
+    assert "PodsLost: something failed; it comes back by itself, for 1m00s\n" in status_text(run, NOW)
+
+
 def test_a_phase_says_why_where_nothing_is_wrong():
     assert "phase     Starting (WaitsForPods): so it is\n" in status_text(
         run_object("Starting", "False", "True", "WaitsForPods"), NOW
