@@ -51,6 +51,7 @@ bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer
 	$(VENV)/bin/python tests/benchmarks/verify.py
 	$(VENV)/bin/python tests/benchmarks/evaluate.py
 	$(VENV)/bin/python tests/benchmarks/memorization.py
+	$(VENV)/bin/python tests/benchmarks/operator_scale.py --runs 10,100 --steady 30
 
 clean:  ## remove the virtual environment and caches (never a run's release)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

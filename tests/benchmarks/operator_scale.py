@@ -8,8 +8,11 @@ once. The operator is its own process with exactly the chart's rights.
     plain       the same runs and children made by a client that knows them beforehand, at the same concurrency;
                 without the status that the operator writes and without its events
     ratio       all exist / plain (goal: <= 2)
+    written     requests of the operator per run until all train; the plain client makes 6
+    operator    its CPU time per run until all train
+    API server  its CPU time per run and etcd's, for the operator and the stub until all train / for the plain client
     decision    CPU time of `reconcile` with all that it calls, 99th percentile (goal: < 100 ms)
-    CPU/round   CPU time of the whole process per round: requests, JSON and kopf included
+    CPU/round   CPU time of the whole process per round, from first to last: requests, JSON and kopf included
     requests    to the API server, per run and minute, while all runs train
     memory      resident, most over the process's life (goal: < 150 MB)
     slope       exponent of `all exist` from the smallest to the largest number of runs; 1 is proportional
@@ -37,14 +40,18 @@ from subprocess import Popen
 
 import aiohttp
 from operator_world import (
+    API_SERVER,
     CHILDREN,
     DELETE,
+    ETCD,
     OPERATOR,
     PATHS,
     Client,
     Object,
+    Server,
     Stub,
     api_server,
+    cpu_seconds,
     free_port,
     install,
     running,
@@ -80,6 +87,10 @@ class Result:
     runs: int
     all_exist: float
     plain: float
+    requests_per_run: float
+    operator_cpu: float
+    server_cpu: float
+    server_cpu_plain: float
     decision_p99: float
     cpu_per_round: float
     rounds: int
@@ -174,9 +185,7 @@ class Reading:
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()
-        cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return cls(samples, cpu, time.monotonic())
+        return cls(samples, cpu_seconds(process), time.monotonic())
 
     def total(self, name: str, **labels: str) -> float:
         """Sum of a series over all labels but the given ones."""
@@ -219,15 +228,17 @@ async def answers(metrics: str) -> bool:
 
 
 async def measure(
-    client: Client, stub: Stub, url: str, folder: Path, num_runs: int, args: argparse.Namespace
+    client: Client, stub: Stub, server: Server, folder: Path, num_runs: int, args: argparse.Namespace
 ) -> Result:
     """One number of runs, in an empty namespace, with a fresh operator."""
     names = [f"run-{number:05d}" for number in range(num_runs)]
+    idle = server.cpu
     plain = await time_plain(client, names)
+    server_plain = server.cpu - idle
     await client.clear("bench")
     stub.jobs.clear()
     stub.is_playing = True
-    with operator(url, folder, stub.port, args.parallel) as (process, metrics):
+    with operator(server.url, folder, stub.port, args.parallel) as (process, metrics):
         await until(lambda: answers(metrics), "the operator", process)
 
         async def exist() -> bool:
@@ -236,13 +247,13 @@ async def measure(
         async def train() -> bool:
             return (await Reading.take(process, metrics)).total("llm360_operator_runs", phase="Training") == num_runs
 
-        start = await Reading.take(process, metrics)
+        start, idle = await Reading.take(process, metrics), server.cpu
         began = time.monotonic()
         await asyncio.gather(*(client.create(run_object(name)) for name in names))
         await until(exist, "the last RayJob", process)
         all_exist = time.monotonic() - began
         await until(train, "the last run's training", process, 1.0)
-        before = await Reading.take(process, metrics)
+        before, server_cpu = await Reading.take(process, metrics), server.cpu - idle
         await asyncio.sleep(args.steady)
         after = await Reading.take(process, metrics)
         name = "llm360_operator_api_requests_total"
@@ -252,6 +263,10 @@ async def measure(
             runs=num_runs,
             all_exist=all_exist,
             plain=plain,
+            requests_per_run=(before.total(name) - start.total(name)) / num_runs,
+            operator_cpu=(before.cpu - start.cpu) / num_runs,
+            server_cpu=server_cpu / num_runs,
+            server_cpu_plain=server_plain / num_runs,
             decision_p99=after.quantile("llm360_operator_decision_seconds", 0.99),
             cpu_per_round=(after.cpu - start.cpu) / rounds,
             rounds=int(rounds),
@@ -263,12 +278,14 @@ async def measure(
     return result
 
 
-async def soak(client: Client, stub: Stub, url: str, folder: Path, args: argparse.Namespace) -> list[tuple[float, int]]:
+async def soak(
+    client: Client, stub: Stub, server: Server, folder: Path, args: argparse.Namespace
+) -> list[tuple[float, int]]:
     """Make runs and remove them; the operator's resident memory by minutes."""
     stub.jobs.clear()
     stub.is_playing = True
     taken: list[tuple[float, int]] = []
-    with operator(url, folder, stub.port, args.parallel) as (process, metrics):
+    with operator(server.url, folder, stub.port, args.parallel) as (process, metrics):
         await until(lambda: answers(metrics), "the operator", process)
         began = time.monotonic()
         end = began + 60 * args.soak
@@ -299,13 +316,15 @@ async def soak(client: Client, stub: Stub, url: str, folder: Path, args: argpars
 
 
 def show(results: list[Result]) -> None:
-    print(f"{'runs':>6} {'all exist':>10} {'plain':>8} {'ratio':>6} {'decision p99':>13} {'CPU/round':>10}"
-          f" {'requests/run/min':>17} {'memory':>9}")  # fmt: skip
+    print(f"{'runs':>6} {'all exist':>10} {'plain':>8} {'ratio':>6} {'written':>8} {'operator':>9} {'API server':>15}"
+          f" {'decision p99':>13} {'CPU/round':>10} {'requests/run/min':>17} {'memory':>7}")  # fmt: skip
     for each in results:
+        server = f"{1000 * each.server_cpu:.1f}/{1000 * each.server_cpu_plain:.1f} ms"
         print(
             f"{each.runs:6,d} {each.all_exist:8.2f} s {each.plain:6.2f} s {each.ratio:6.2f} "
-            f"{1000 * each.decision_p99:10.2f} ms {1000 * each.cpu_per_round:7.2f} ms"
-            f" {each.requests_per_run_minute:17.1f} {each.memory / 1e6:6.0f} MB"
+            f"{each.requests_per_run:8.1f} {1000 * each.operator_cpu:6.1f} ms {server:>15} "
+            f"{1000 * each.decision_p99:10.2f} ms {1000 * each.cpu_per_round:7.2f} ms "
+            f"{each.requests_per_run_minute:17.1f} {each.memory / 1e6:4.0f} MB"
         )
     first, last = results[0], results[-1]
     if last.runs > first.runs:
@@ -323,16 +342,16 @@ def show_soak(taken: list[tuple[float, int]]) -> None:
 
 
 async def main_async(args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="llm360-bench-") as name, api_server(Path(name)) as url:
-        client = Client(url, args.parallel)
+    with tempfile.TemporaryDirectory(prefix="llm360-bench-") as name, api_server(Path(name)) as server:
+        client = Client(server.url, args.parallel)
         try:
             await install(client)
-            async with Stub(Client(url, 64)) as stub:
+            async with Stub(Client(server.url, 64)) as stub:
                 await time_plain(client, [f"warm-{number}" for number in range(args.parallel)])
                 await client.clear("bench")
-                results = [await measure(client, stub, url, Path(name), number, args) for number in args.runs]
+                results = [await measure(client, stub, server, Path(name), number, args) for number in args.runs]
                 show(results)
-                taken = await soak(client, stub, url, Path(name), args) if args.soak else []
+                taken = await soak(client, stub, server, Path(name), args) if args.soak else []
                 if taken:
                     show_soak(taken)
         finally:
@@ -354,7 +373,12 @@ def main() -> None:
     parser.add_argument("--churn", type=int, default=20, help="runs at a time in the soak (20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers must not outlive us
-    asyncio.run(main_async(parser.parse_args()))
+    args = parser.parse_args()
+    if absent := [str(program) for program in (ETCD, API_SERVER) if not program.exists()]:
+        parser.error(
+            f"{' and '.join(absent)} must be there: make cluster builds them, and they stay after make cluster-down"
+        )
+    asyncio.run(main_async(args))
 
 
 if __name__ == "__main__":

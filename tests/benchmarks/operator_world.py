@@ -7,11 +7,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from testbed import build  # noqa: E402 - the testbed is a package of the tests
 
 Object = dict[str, Any]
 
+ETCD, API_SERVER = build.program("etcd", "server"), build.program("kubernetes", "kube-apiserver")
+"""As the testbed builds them."""
 ADMIN, OPERATOR = "admin", "operator"
 START_SECONDS = 120.0
 WORKERS = 2
@@ -50,8 +54,27 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Server:
+    """etcd and the API server: where it listens, and its processes."""
+
+    url: str
+    processes: tuple[subprocess.Popen[bytes], ...]
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU time so far."""
+        return sum(map(cpu_seconds, self.processes))
+
+
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """CPU time of a process so far."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def api_server(folder: Path) -> Iterator[str]:
+def api_server(folder: Path) -> Iterator[Server]:
     """etcd and kube-apiserver with RBAC; the operator has exactly the rights that the chart gives it."""
     port, etcd, peer = free_port(), free_port(), free_port()
     key = folder / "service-account.key"
@@ -60,12 +83,12 @@ def api_server(folder: Path) -> Iterator[str]:
     client, peers = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
     commands = {
         "etcd": [
-            build.program("etcd", "server"), "--name=bench", f"--data-dir={folder / 'etcd'}", "--log-level=warn",
+            ETCD, "--name=bench", f"--data-dir={folder / 'etcd'}", "--log-level=warn",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peers}",
             f"--initial-advertise-peer-urls={peers}", f"--initial-cluster=bench={peers}", "--unsafe-no-fsync",
         ],
         "kube-apiserver": [
-            build.program("kubernetes", "kube-apiserver"), "--bind-address=127.0.0.1", f"--secure-port={port}",
+            API_SERVER, "--bind-address=127.0.0.1", f"--secure-port={port}",
             f"--etcd-servers={client}", f"--cert-dir={folder / 'certificates'}", "--authorization-mode=RBAC",
             f"--token-auth-file={folder / 'tokens.csv'}", "--service-cluster-ip-range=10.96.0.0/16",
             "--service-account-issuer=https://bench", f"--service-account-key-file={key}",
@@ -73,10 +96,11 @@ def api_server(folder: Path) -> Iterator[str]:
         ],
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
+        processes = []
         for name, command in commands.items():
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
-            stack.enter_context(running([str(part) for part in command], log))
-        yield f"https://127.0.0.1:{port}"
+            processes.append(stack.enter_context(running([str(part) for part in command], log)))
+        yield Server(f"https://127.0.0.1:{port}", tuple(processes))
 
 
 @contextlib.contextmanager
@@ -241,8 +265,8 @@ class Stub:
     async def _play(self, kind: str) -> None:
         async for event in self._client.events(kind):
             found = event["object"]
-            if event["type"] != "ADDED" or not self.is_playing:
-                continue
+            if event["type"] != "ADDED" or not self.is_playing or found.get("status"):
+                continue  # a watch that was cut off begins anew with all that is there
             if kind == "RayJob":
                 self.jobs.add(found["metadata"]["name"])
             task = asyncio.create_task(self._client.patch_status(kind, found, answered(kind)))
