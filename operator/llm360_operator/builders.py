@@ -141,7 +141,14 @@ def preflight_job(run: Manifest, config: ResolvedRun, config_name: str, image: s
 
 
 def evaluation_job(
-    run: Manifest, config: ResolvedRun, evaluation: Evaluation, step: int, digest: str, asked: Sequence[str]
+    run: Manifest,
+    config: ResolvedRun,
+    evaluation: Evaluation,
+    step: int,
+    digest: str,
+    asked: Sequence[str],
+    *,
+    is_done: bool = False,
 ) -> Manifest:
     """A pod that evaluates one checkpoint on the evaluation pool; its scores are its last message.
 
@@ -152,6 +159,8 @@ def evaluation_job(
         step: Of the checkpoint.
         digest: Of the checkpoint's entry in the ledger.
         asked: Labels of the tasks, or of the one analysis, that it does.
+        is_done: Whether all of that is done, so that nothing is computed: it only tells of later checkpoints, and the
+            annotation names no task.
     """
     name = run["metadata"]["name"]
     gpus = evaluation.gpus if evaluation.gpus is not None else int(config.spec.cluster.workers.device == "cuda")
@@ -183,7 +192,7 @@ def evaluation_job(
         evaluation_name(name, step, digest),
         {
             CHECKPOINT_ANNOTATION: digest,
-            TASKS_ANNOTATION: ",".join(asked),
+            TASKS_ANNOTATION: "" if is_done else ",".join(asked),
             GENERATION_ANNOTATION: str(run["metadata"]["generation"]),
         },
     )

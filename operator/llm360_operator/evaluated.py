@@ -6,6 +6,7 @@ object may have. It is all that is needed to go on when the run's cluster is gon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,6 +20,8 @@ MAX_CHECKPOINTS, MAX_LABELS, MAX_FAILURES, MAX_SCORES = 4096, 128, 8, 256
 MAX_NAME, MAX_MESSAGE, MAX_VALUE = 128, 512, 1e15
 
 NOTHING: frozenset[str] = frozenset()
+
+_ENTRY = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,23 @@ class Memory:
         steps = {record.step for record in records if record.failed}
         return replace(self, records=records, failures={s: f for s, f in self.failures.items() if s in steps})
 
+    def hearing(self, job: Evaluation) -> Memory:
+        """With the later checkpoints that a Job's pod found in the ledger; malformed ones are left."""
+        known = {record.digest for record in self.records}
+        told = [c for c in job.answer.get("later") or () if isinstance(c, Mapping)]
+        new = {
+            str(c["entry"]): Record(c["step"], str(c["entry"]))
+            for c in told
+            if isinstance(c.get("step"), int) and c["step"] >= 0 and _ENTRY.fullmatch(str(c.get("entry")))
+        }
+        records = [*self.records, *(record for digest, record in new.items() if digest not in known)]
+        records.sort(key=lambda record: record.step)
+        return replace(self, records=tuple(records[-MAX_CHECKPOINTS:]))
+
+    def without_answer(self, job: Evaluation) -> Memory:
+        """With a Job that was to tell of later checkpoints and did not."""
+        return replace(self, failures={**self.failures, job.step: _failure(job)})
+
     def trying_again(self) -> Memory:
         """Without what failed."""
         return replace(self, records=tuple(replace(r, failed=NOTHING) for r in self.records), failures={})
@@ -92,9 +112,13 @@ class Memory:
         )
         failures = {step: failure for step, failure in self.failures.items() if step != job.step}
         if failed:
-            message = job.message or "it ended without a word; its pods' logs may say more"
-            failures[job.step] = (job.reason or "EvaluationFailed")[:MAX_NAME], message[:MAX_MESSAGE]
+            failures[job.step] = _failure(job)
         return replace(self, records=records, failures=failures, scores=_newer(self.scores, scores, job.step))
+
+
+def _failure(job: Evaluation) -> tuple[str, str]:
+    message = job.message or "it ended without a word; its pods' logs may say more"
+    return (job.reason or "EvaluationFailed")[:MAX_NAME], message[:MAX_MESSAGE]
 
 
 def task_of(label: str) -> str:

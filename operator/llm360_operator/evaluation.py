@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from llm360.spec import ResolvedRun
+from llm360.spec.evaluation import Evaluation as Settings
 from llm360.spec.status import Phase
 from llm360_operator.builders import ANALYSIS, evaluation_job
 from llm360_operator.case import Action, Case, Create, Decision, Delete
@@ -72,21 +74,23 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
         return Evaluated((), {}, dict(before) or None, Share(running, 0))
     stored = read_memory(case.status)
     asked = labels_asked(evaluation.tasks, evaluation.analyses)
-    memory = _heard(case, stored).asking(asked)
+    memory = _heard(case, stored, phase).asking(asked)
     if case.is_changed:
         memory = memory.trying_again()
     jobs = _sorted_jobs(case, stored, memory, frozenset(asked))
     for job in jobs.ended:
         memory = memory.taking(job)
+    for job in jobs.deleted:
+        if _has_not_told(job, case, memory, phase):
+            memory = memory.without_answer(job)
     due = _due(memory, evaluation.due([r.step for r in memory.records], is_complete=phase == "Succeeded"))
     there = {job.digest for job in (*jobs.busy, *jobs.deleted, *jobs.ended)}
     waiting = [record for record in due if _left(record, asked) and record.digest not in there]
+    if asked and not waiting and not there and _may_ask(case, memory, phase):
+        waiting = [memory.records[-1]]  # whose Job, with nothing left to compute, tells of those after it
     wanted = waiting[: _num_free(case, stored, len(there), evaluation.max_running)]
     begun = wanted[: case.seen.evaluation_slots]
-    creates = [
-        Create(evaluation_job(case.run, config, evaluation, r.step, r.digest, _next_job(_left(r, asked))))
-        for r in begun
-    ]
+    creates = [_create(case, config, evaluation, record, asked) for record in begun]
     counts = {
         "due": len(due),
         "done": sum(record.done >= set(asked) for record in due),
@@ -102,6 +106,15 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
         Share(counts["running"], len(wanted) - len(begun)),
         _wait(jobs, is_noted=bool(stored.labels), is_open=bool(waiting) and not case.is_suspend_asked),
     )
+
+
+def _create(case: Case, config: ResolvedRun, evaluation: Settings, record: Record, asked: Sequence[str]) -> Create:
+    """A Job that does the next of what is left of a checkpoint, or with nothing left tells of those after it."""
+    left = _left(record, asked)
+    job = evaluation_job(
+        case.run, config, evaluation, record.step, record.digest, _next_job(left or asked), is_done=not left
+    )
+    return Create(job)
 
 
 def evaluation_refused(decision: Decision, message: str, now: datetime) -> Decision:
@@ -135,12 +148,36 @@ def labels_asked(tasks: Sequence[Any], analyses: Sequence[str]) -> tuple[str, ..
     return (*(task.label for task in tasks), *(ANALYSIS + name for name in analyses))
 
 
-def _heard(case: Case, memory: Memory) -> Memory:
-    """With the checkpoints that the run's own driver lists, if it has read its ledger already."""
+def _heard(case: Case, memory: Memory, phase: Phase) -> Memory:
+    """With the checkpoints that the run's own driver lists, if it has read its ledger already.
+
+    After a good end without a driver the ledger is what it is: then what evaluations found there counts, too.
+    """
     driver = case.seen.driver
+    if driver is None and phase == "Succeeded":
+        for job in case.seen.evaluations:
+            memory = memory.hearing(job)
     if driver is None or "checkpoints" not in driver or driver.get("configDigest") != case.status.get("configDigest"):
         return memory
     return memory.knowing(driver["checkpoints"])
+
+
+def _misses_checkpoints(case: Case, memory: Memory, phase: Phase) -> bool:
+    """Whether the operator was away when the run ended: a checkpoint always follows the last step."""
+    last = memory.records[-1].step if memory.records else -1
+    return phase == "Succeeded" and last < case.status.get("totalSteps", last)
+
+
+def _may_ask(case: Case, memory: Memory, phase: Phase) -> bool:
+    """Whether a Job of the newest known checkpoint is to tell of those after it, and did not fail to."""
+    is_known = bool(memory.records) and memory.records[-1].step not in memory.failures
+    return _misses_checkpoints(case, memory, phase) and is_known
+
+
+def _has_not_told(job: Evaluation, case: Case, memory: Memory, phase: Phase) -> bool:
+    """Whether a Job ended that had only later checkpoints to tell, and there is still none after its own."""
+    is_asking = job.state != "Active" and not job.labels and job.generation == case.run["metadata"]["generation"]
+    return is_asking and _may_ask(case, memory, phase) and job.digest == memory.records[-1].digest
 
 
 def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[str]) -> _Jobs:
@@ -155,7 +192,8 @@ def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[st
     for job in case.seen.evaluations:
         is_unwanted = job.digest not in known
         if job.state == "Active":
-            is_unwanted = is_unwanted or job.is_lost or case.is_suspend_asked or not job.labels & asked
+            has_nothing = bool(job.labels) and not job.labels & asked
+            is_unwanted = is_unwanted or job.is_lost or case.is_suspend_asked or has_nothing
         else:
             is_outdated = job.state == "Failed" and job.generation != generation
             is_unwanted = is_unwanted or is_outdated or job.labels <= settled.get(job.digest, frozenset())
@@ -213,14 +251,18 @@ def _said(
     if case.seen.evaluation_troubles and counts["running"]:
         trouble = case.seen.evaluation_troubles[0]
         return "False", trouble.reason, f"{trouble.message}; {ADVICE[trouble.reason]} ({where})"
+    if _misses_checkpoints(case, memory, phase):
+        last = memory.records[-1].step if memory.records else -1
+        heard = f"{where}; the last checkpoint that the operator heard of is at step {last:,}: it was away at the end"
+        if _may_ask(case, memory, phase):
+            return "Unknown", "CheckpointsUnknown", f"{heard}; an evaluation of that one tells of those after it"
+        reason, message = memory.failures.get(last, ("", ""))
+        failed = f"; a pod was asked for them and failed: {reason}: {message}; {TRY_AGAIN}" if reason else ""
+        return "False", "CheckpointsUnknown", f"{heard}{failed or '; evaluate them with llm360 eval'}"
     if memory.failures:
         step, (reason, message) = max(memory.failures.items())
         what = f"{counts['failed']} failed, the newest at step {step:,}: {reason}: {message}"
         return "False", "EvaluationFailed", f"{where}; {what}; {TRY_AGAIN}"
-    last = memory.records[-1].step if memory.records else -1
-    if phase == "Succeeded" and last < case.status.get("totalSteps", last):
-        heard = f"; the last checkpoint that the operator heard of is at step {last:,}: it was away when the run ended"
-        return "False", "CheckpointsUnknown", f"{where}{heard}; evaluate the others with llm360 eval"
     if counts["done"] == counts["due"] and phase in FINAL:
         return "True", "EvaluationsComplete", where
     if counts["waiting"] and not counts["running"] and case.seen.evaluation_slots == 0:

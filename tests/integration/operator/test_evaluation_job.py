@@ -34,11 +34,12 @@ def mirror(tmp_path_factory):
 
 @pytest.fixture
 def run_job(release, mirror, tmp_path, monkeypatch, capfd):
-    """Runs the program of the Job that evaluates the last checkpoint; its exit code, and what the operator reads."""
-    checkpoint = open_release(release.storage).history().branch[-1]
+    """Runs the program of the Job that evaluates a checkpoint; its exit code, and what the operator reads."""
+    branch = open_release(release.storage).history().branch
     log = tmp_path / "termination-log"
 
-    def run(*labels):
+    def run(*labels, of=-1):
+        checkpoint = branch[of]
         spec = {"preset": "amber-tiny", "storage": {"uri": release.storage.uri}, "evaluation": {"mirror": mirror}}
         made = {"apiVersion": "llm360.ai/v1alpha1", "kind": "LLM360Run", "spec": spec}
         made["metadata"] = {"name": "amber", "namespace": "research", "uid": "u-1", "generation": 1}
@@ -85,6 +86,16 @@ def test_its_tasks_are_in_the_ledger_and_its_scores_in_its_last_message_and_a_se
     assert len(open_release(release.storage).history().evals) == len(evals)
 
 
+@pytest.mark.parametrize("label", ["arc_easy:1", "analysis/forgetting"])
+def test_it_tells_of_the_checkpoints_after_its_own(release, run_job, label):
+    """So that an operator that was away when they were published learns of them."""
+    code, evaluated = run_job(label, of=0)
+    assert (code, evaluated.state) == (0, "Succeeded"), evaluated.message
+    branch = open_release(release.storage).history().branch
+    memory = Memory((label,)).knowing([{"step": branch[0].step, "entry": branch[0].name}]).hearing(evaluated)
+    assert [(record.step, record.digest) for record in memory.records] == [(c.step, c.name) for c in branch]
+
+
 def test_what_cannot_be_done_is_told_and_not_tried_again(run_job):
     code, evaluated = run_job("arc_eazy")
     assert (code, evaluated.state) == (builders.BAD_INPUT, "Failed")
@@ -97,4 +108,5 @@ def test_what_cannot_be_done_is_told_and_not_tried_again(run_job):
 def test_an_analysis_of_the_checkpoint_is_in_the_ledger(release, run_job):
     code, evaluated = run_job("analysis/memorization")
     assert (code, evaluated.state) == (0, "Succeeded"), evaluated.message
-    assert [body.name for body in open_release(release.storage).history().analyses] == ["memorization"]
+    newest = open_release(release.storage).history().analyses[-1]
+    assert (newest.name, newest.checkpoint) == ("memorization", evaluated.digest)

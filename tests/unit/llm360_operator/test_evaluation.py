@@ -94,13 +94,75 @@ def test_what_is_asked_for_is_noted_before_a_job_is_made_of_it(training):
     assert made(training.step()) == [name(0)]
 
 
-def test_where_the_operator_missed_the_runs_last_checkpoints_it_says_so(evaluating, list_checkpoints):
+@pytest.fixture
+def missed(evaluating):
+    """A run whose end the operator missed: it was away between the steps 30 and 50."""
     evaluating.step()
     finish(evaluating)
-    evaluating.status["totalSteps"] = 50  # and the operator was away between the steps 30 and 50
-    evaluating.evaluate_all()
-    assert evaluated(evaluating) == ("False", "CheckpointsUnknown")
-    assert "at step 30" in evaluating.status["conditions"][-1]["message"]
+    evaluating.status["totalSteps"] = 50
+    for _ in range(40):
+        evaluating.step()
+        evaluating.finish_deletions()
+        if counts(evaluating)[1] == 4:
+            return evaluating
+        evaluating.end_evaluations()
+    raise AssertionError(evaluating.status["evaluation"])
+
+
+def message(world):
+    return next(c for c in world.status["conditions"] if c["type"] == "Evaluated")["message"]
+
+
+def answer_of(*steps):
+    later = [{"step": step, "entry": digest(step)} for step in steps]
+    return {"reason": "Evaluated", "message": "0 new results", "scores": [], "later": later}
+
+
+def test_the_runs_last_checkpoints_that_the_operator_missed_are_asked_of_the_ledger(missed):
+    for _ in range(3):
+        missed.step()
+        missed.finish_deletions()
+    (asking,) = missed.evaluations.values()
+    assert (asking.step, asking.labels) == (30, frozenset())
+    assert evaluated(missed) == ("Unknown", "CheckpointsUnknown")
+    missed.end_evaluations(answer=answer_of(40, 50))
+    missed.evaluate_all()
+    assert counts(missed) == [6, 6, 0, 0, 0]
+    assert evaluated(missed) == ("True", "EvaluationsComplete")
+    assert missed.evaluations == {}
+    assert missed.step().wait is None
+
+
+def test_where_nobody_can_tell_of_them_it_says_so_and_asks_again_after_a_change(missed):
+    for _ in range(3):
+        missed.step()
+        missed.finish_deletions()
+    missed.end_evaluations(state="Failed", answer={"reason": "StoreGone", "message": "no bucket"}, reason="StoreGone")
+    for _ in range(5):
+        missed.step()
+        missed.finish_deletions()
+    assert missed.evaluations == {}
+    assert evaluated(missed) == ("False", "CheckpointsUnknown")
+    assert "at step 30" in message(missed)
+    assert "StoreGone" in message(missed)
+    missed.change(evaluation={"tasks": TASKS, "retries": 1})
+    for _ in range(3):
+        missed.step()
+    assert [job.step for job in missed.evaluations.values()] == [30]
+
+
+def test_a_pod_cannot_tell_of_checkpoints_that_are_none(missed):
+    for _ in range(3):
+        missed.step()
+        missed.finish_deletions()
+    words = [{"step": -1, "entry": digest(1)}, {"step": 40, "entry": "x"}, "y", {"entry": digest(2)}, {"step": "50"}]
+    missed.end_evaluations(answer=answer_of() | {"later": words})
+    for _ in range(5):
+        missed.step()
+        missed.finish_deletions()
+    assert counts(missed)[0] == 4
+    assert missed.evaluations == {}
+    assert evaluated(missed) == ("False", "CheckpointsUnknown")
 
 
 def test_a_task_that_is_added_to_a_finished_run_is_done_alone_for_all_checkpoints(evaluating):

@@ -18,7 +18,7 @@ from llm360.release.history import CheckpointEntry, History
 from llm360.storage import Storage, open_storage
 from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis
 from llm360_trainer.analyze.work import Finished, Task, analyze
-from llm360_trainer.cli.evaluate import TERMINATION_LOG, termination_answer
+from llm360_trainer.cli.evaluate import TERMINATION_LOG, later_checkpoints, termination_answer
 from llm360_trainer.exchange.opened import open_checkpoint, select_checkpoints
 from llm360_trainer.prepare.progress import ProgressLine
 
@@ -85,7 +85,8 @@ def run(analysis: Analysis, args: argparse.Namespace) -> int:
             answer.write_bytes(termination_answer(error.reason, error.message, ()))
         raise
     if answer is not None:
-        answer.write_bytes(termination_answer("Analysed", f"{done.measured} new measurements: {done.prefix}", ()))
+        said = f"{done.measured} new measurements: {done.prefix}"
+        answer.write_bytes(termination_answer("Analysed", said, (), later_checkpoints(args.uri, args.checkpoints)))
     print(_json(done) if args.output == "json" else _text(done))
     return 0
 

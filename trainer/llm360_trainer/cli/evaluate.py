@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TERMINATION_LOG = "LLM360_TERMINATION_LOG"
 """Environment variable that names a file; it takes the answer of a job's pod."""
 MAX_BATCH = 65_536
+MAX_LATER = 8
+"""Checkpoints that an answer names besides its own: of Kubernetes' 4,096 bytes the scores need the most."""
 
 EXAMPLES = """\
 Results lie below evals/ of the release, each bound by an entry of its ledger. What is there already, of the same
@@ -97,7 +99,11 @@ def run_evaluation(args: argparse.Namespace) -> int:
         _leave(answer, failed[0].reason, "; ".join(error.message for error in failed), outcomes)
         return max(error.exit_code for error in failed) if all(error.exit_code == 2 for error in failed) else 1
     new = sum(not outcome.was_there for outcome in outcomes)
-    _leave(answer, "Evaluated", f"{new} new results, {len(outcomes) - new} were there", outcomes)
+    if answer is not None:
+        said = f"{new} new results, {len(outcomes) - new} were there"
+        answer.write_bytes(
+            termination_answer("Evaluated", said, outcomes, later_checkpoints(args.uri, args.checkpoint))
+        )
     return 0
 
 
@@ -197,8 +203,21 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def termination_answer(reason: str, message: str, outcomes: Sequence[Outcome]) -> bytes:
-    """What a pod's last word is: JSON {reason, message, scores}, cut to what Kubernetes keeps."""
+def later_checkpoints(uri: str, selector: str) -> list[dict[str, Any]]:
+    """The next published checkpoints after those selected, {step, entry} each: an operator may have missed them."""
+    from llm360.release.create import open_release
+    from llm360_trainer.exchange.opened import select_checkpoints
+
+    history = open_release(open_storage(uri)).history()
+    last = select_checkpoints(history, selector)[-1].step
+    later = [checkpoint for checkpoint in history.branch if checkpoint.body.published and checkpoint.step > last]
+    return [{"step": checkpoint.step, "entry": checkpoint.name} for checkpoint in later[:MAX_LATER]]
+
+
+def termination_answer(
+    reason: str, message: str, outcomes: Sequence[Outcome], later: Sequence[Mapping[str, Any]] = ()
+) -> bytes:
+    """What a pod's last word is: JSON {reason, message, scores, later}, cut to what Kubernetes keeps."""
     scores = [
         {"task": outcome.task.name, **score.model_dump(mode="json")}
         for outcome in outcomes
@@ -206,7 +225,8 @@ def termination_answer(reason: str, message: str, outcomes: Sequence[Outcome]) -
         for score in outcome.entry.scores or ()
     ]
     message = message[:1000]
-    while len(data := json.dumps({"reason": reason, "message": message, "scores": scores}).encode()) > MAX_BYTES:
+    rest: dict[str, Any] = {"later": list(later)} if later else {}
+    while len(data := json.dumps({"reason": reason, "message": message, "scores": scores} | rest).encode()) > MAX_BYTES:
         if scores:
             scores.pop()
         else:

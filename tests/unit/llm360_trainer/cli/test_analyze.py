@@ -105,6 +105,7 @@ def test_a_jobs_last_word_says_how_it_ended(analyze, tmp_path, monkeypatch):
     good = json.loads((tmp_path / "log").read_bytes())
     assert (good["reason"], good["scores"]) == ("Analysed", [])
     assert good["message"].startswith("1 new measurements: analysis/forgetting-")
+    assert "later" not in good
     assert analyze(*words[:-1], "1")[0] == 2
     bad = json.loads((tmp_path / "log").read_bytes())
     assert (bad["reason"], bad["message"][:17]) == ("InvalidInput", "--sequences is 1;")
