@@ -110,12 +110,10 @@ def measure(folder: Path, args: argparse.Namespace) -> list[Cost]:
         samples = iter(range(10**6))
         kinds = [kind for _ in range(args.rounds) for kind in ROUND]
         windows = [watch(kind, training.pid, {"copy": copied, "store": uri}, samples, args.seconds) for kind in kinds]
-        training.send_signal(signal.SIGINT)
-        training.wait(timeout=120)
     finally:
-        if training.poll() is None:
-            training.kill()
-            training.wait(timeout=60)
+        training.send_signal(signal.SIGINT)  # it commits the steps' records, and ends Ray with itself
+        training.wait(timeout=300)
+        log.close()
     table = run_table(storage, open_release(storage).history())
     ends = [moment.timestamp() for moment in table["time"].to_pylist()]
     spent = table["step_seconds"].to_pylist()
@@ -125,7 +123,7 @@ def measure(folder: Path, args: argparse.Namespace) -> list[Cost]:
 
 def wait_for_steps(training: subprocess.Popen[bytes], log: Path, count: int) -> None:
     """Until the training has made so many steps."""
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 900
     while log.read_text().count(" step=") < count:
         if training.poll() is not None or time.monotonic() > deadline:
             sys.exit(f"the training did not get going:\n{log.read_text()[-2000:]}")
