@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from llm360.storage import StorageOptions, open_storage
 LLM360 = [sys.executable, "-m", "llm360.cli.main"]
 DEADLINE = 400.0
 POLL = 0.05
+SEED_VARIABLE = "LLM360_TEST_SEED"
 
 # 4 chunks of 20 steps; a step takes some tenths of a second on two cores, so that a kill lands where it is meant to.
 SPEC = {
@@ -102,8 +105,29 @@ class TrainingProcess:
 
     def workers(self) -> list[psutil.Process]:
         """The rank processes."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+                if "RayTrainWorker" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
+
+    def wait_for_workers(self, seconds: float = DEADLINE) -> list[psutil.Process]:
+        """Wait until there are rank processes, and give them."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            if workers := self.workers():
+                return workers
+            time.sleep(POLL)
+        raise RunTimeoutError(f"no workers within {seconds} s:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+    def is_over_within(self, seconds: float) -> bool:
+        """Let it go on for so long; say whether it has ended meanwhile."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def end(self, seconds: float = DEADLINE) -> int:
         """Wait for the end and give the exit code."""
@@ -112,18 +136,34 @@ class TrainingProcess:
         except subprocess.TimeoutExpired:
             raise RunTimeoutError(f"no end within {seconds} s:\n{self.log.read_text()[-4000:]}") from None
 
-    def kill(self) -> None:
+    def kill(self, *, and_wait: bool = True) -> None:
         """SIGKILL the driver, then wait until what it started is gone, but for Ray's agents, which write nothing."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        children = [child for child in children if not child.name().endswith("Agent")]
+        children = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if not child.name().endswith("Agent"):
+                    children.append(child)
         self.process.kill()
         self.process.wait(30)
-        _gone, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive, f"outlived the driver: {alive}"
+        if and_wait:
+            _gone, alive = psutil.wait_procs(children, timeout=60)
+            assert not alive, f"outlived the driver: {alive}"
+
+    def press_ctrl_c(self) -> None:
+        """SIGINT to all that runs in the foreground, as a terminal sends it."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def last_line(self) -> dict[str, str]:
         """The JSON that a bad end leaves as the last line on standard error."""
         return json.loads(self.log.read_text().splitlines()[-1])
+
+
+@pytest.fixture
+def moments() -> random.Random:
+    """Chooses moments, other ones each time; a failure shows the seed, which the variable sets to have the same."""
+    seed = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().getrandbits(32))
+    print(f"{SEED_VARIABLE}={seed} chooses the same moments again")
+    return random.Random(seed)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 Train = Callable[..., Any]
-LAST_STEP = 80
 
 
 def verify(store: str | Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -24,35 +23,61 @@ def verify(store: str | Path, *options: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_worker_driver_and_ctrl_c_leave_the_same_bits(
+FAULTS = ("a worker is killed", "the driver is killed", "ctrl-C")
+WINDOW = 15
+"""Steps among which the one is chosen after which the first fault comes, and as many for each further fault."""
+START_SECONDS = 6.0
+"""The moments of a start lie within these; where one is over sooner, they lie in the first steps."""
+AFTER_STEP_SECONDS = 1.5
+"""Several steps: the moment after a step's line lies anywhere in those that follow, and in their checkpoints."""
+
+
+def train_through_faults(start: Callable[[], Any], run: Any, moments: random.Random, read: Callable[[], Any]) -> None:
+    """Each fault strikes once, in any order, in a start or among the steps; then the same command ends the run.
+
+    Args:
+        start: Starts the command.
+        run: The first, started already.
+        moments: Chooses when what happens.
+        read: Reads the store's history.
+    """
+    for number, fault in enumerate(moments.sample(FAULTS, len(FAULTS))):
+        step = moments.randint(1 + number * WINDOW, (number + 1) * WINDOW) if moments.random() < 0.6 else 0
+        seconds = moments.uniform(0, AFTER_STEP_SECONDS) if step else moments.uniform(1, START_SECONDS)
+        print(f"{fault} {seconds:.2f} s after {f'step {step}' if step else 'a start'}")
+        if step:
+            run.wait_for_step(step)
+        assert not run.is_over_within(seconds), run.log.read_text()[-4000:]
+        if fault == "a worker is killed":
+            moments.choice(run.wait_for_workers()).kill()
+            continue
+        if fault == "the driver is killed":
+            run.kill(and_wait=moments.random() < 0.5)  # else what it started may still run beside the next
+        else:
+            run.press_ctrl_c()
+            assert run.end() == 128 + signal.SIGINT
+            assert run.last_line()["reason"] == "Interrupted"
+            steps = [int(line["step"]) for line in run.lines() if line.get("event") == "step"]
+            assert not steps or read().covers(1, steps[-1]), "an interrupted run commits its records"
+        run = start()
+    assert run.end() == 0, run.log.read_text()[-4000:]
+
+
+def test_on_a_folder_all_faults_leave_the_same_bits(
     undisturbed: Any,
     prepared_store: Path,
     spec_file: Path,
     train: Train,
+    moments: random.Random,
     read_history: Any,
     bits_of: Any,
     losses_of: Any,
 ) -> None:
-    """One run on a folder: a worker is killed, then the driver, then ctrl-C, each at a random moment."""
-    moments = random.Random(360)
-    run = train(spec_file, "--store", prepared_store)
-    run.wait_for_step(moments.randint(2, 20))
-    moments.choice(run.workers()).kill()
-    run.wait_for_step(moments.randint(24, 40), attempt=2)
-    run.kill()
+    def start() -> Any:
+        return train(spec_file, "--store", prepared_store)
 
-    run = train(spec_file, "--store", prepared_store)
-    run.wait_for_step(moments.randint(45, 60), attempt=3)
-    run.process.send_signal(signal.SIGINT)
-    assert run.end() == 128 + signal.SIGINT
-    assert run.last_line()["reason"] == "Interrupted"
-    committed = read_history(prepared_store)
-    assert committed.covers(1, 45), "an interrupted run commits its records"
-
-    assert train(spec_file, "--store", prepared_store).end() == 0
-    history = read_history(prepared_store)
-    assert history.attempt == 4
-    assert bits_of(history) == bits_of(undisturbed.history)
+    train_through_faults(start, start(), moments, lambda: read_history(prepared_store))
+    assert bits_of(read_history(prepared_store)) == bits_of(undisturbed.history)
     assert losses_of(prepared_store) == losses_of(undisturbed.store)
     verified = verify(prepared_store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -74,30 +99,32 @@ def test_a_complete_run_says_so_and_does_nothing(
     assert read_history(undisturbed.store).head == before
 
 
-def test_on_s3_with_the_store_away_for_a_while(
+def test_on_s3_all_faults_and_the_store_away_leave_the_same_bits(
     undisturbed: Any,
     s3_server: Any,
     s3_bucket: Any,
     spec_file: Path,
     train: Train,
+    moments: random.Random,
     read_history: Any,
     bits_of: Any,
+    losses_of: Any,
 ) -> None:
-    """One run on S3: the driver is killed, the store hangs for some seconds, the run waits, says so and goes on."""
+    """First the store is away for some seconds: the run waits, says so and goes on."""
     store = f"{s3_bucket.uri}/release"
-    arguments = [spec_file, "--store", store, "--set", f"data.uri={undisturbed.data}"]
-    run = train(*arguments, environment=s3_bucket.environment)
-    run.wait_for_step(random.Random(1).randint(10, 30))
-    run.kill()
 
-    run = train(*arguments, environment=s3_bucket.environment)
-    run.wait_for_step(33, attempt=2)
+    def start() -> Any:
+        data = f"data.uri={undisturbed.data}"
+        return train(spec_file, "--store", store, "--set", data, environment=s3_bucket.environment)
+
+    run = start()
+    run.wait_for_step(moments.randint(1, 8))
     with s3_server.down():
         run.wait_for_text("the store is unavailable, waiting for it")
     run.wait_for_text("the store answers again")
-    assert run.end() == 0
-    history = read_history(store, s3_bucket.options)
-    assert [digests[1:] for digests in bits_of(history)] == [digests[1:] for digests in bits_of(undisturbed.history)]
+    train_through_faults(start, run, moments, lambda: read_history(store, s3_bucket.options))
+    assert bits_of(read_history(store, s3_bucket.options)) == bits_of(undisturbed.history)
+    assert losses_of(store, s3_bucket.options) == losses_of(undisturbed.store)
     verified = verify(store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
