@@ -158,7 +158,8 @@ def _picture(panel: Mapping[str, Any], window: Window, ask: Ask, marks: list[Mar
     if not found:
         return picture
     if panel["type"] == "stat":
-        values = tuple((name, say(unit, float(series.finite().y[-1]))) for name, series in found)
+        room = int(picture.width / len(found) / LETTER)
+        values = tuple((_cut(name, room), say(unit, float(series.finite().y[-1]))) for name, series in found)
         return _with(picture, values=values)
     greatest = max(float(np.abs(series.finite().y).max()) for _, series in found)
     scale = scale_of(unit, greatest)
@@ -200,6 +201,11 @@ def _unbroken(series: Series, gap: float) -> list[Series]:
 def _named(legend: str, labels: Mapping[str, str]) -> str:
     """A line's name: `{{label}}` is replaced."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), legend)
+
+
+def _cut(name: str, letters: int) -> str:
+    """A name's end, which tells it from others, where there is no room for all of it."""
+    return name if len(name) <= letters else f"…{name[len(name) - letters + 1 :]}"
 
 
 def _legend(names: list[str], width: float) -> tuple[LegendItem, ...]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from llm360.monitoring.pictures import Window, lay_out, svg_of
+from llm360.monitoring.pictures import LETTER, Window, lay_out, svg_of
 from llm360.monitoring.prometheus import Found
 from llm360.report.series import Series
 
@@ -99,6 +99,15 @@ def test_one_number_is_said_and_several_are_named():
     _, texts = drawn(board(one, two), lambda *_: [series([0.1, 0.25, np.nan])])
     assert texts.count("25.0%") == 3
     assert {"first", "second"} <= set(texts)
+
+
+def test_names_of_many_numbers_are_cut_where_they_would_overlap():
+    panel = {"type": "stat", "targets": [{"expr": "up", "legendFormat": "{{run}}"}]}
+    runs = [f"test-0123456789/run-{number}" for number in range(8)]
+    _, texts = drawn(board(panel), lambda *_: [series([1.0], {"run": run}) for run in runs])
+    names = [text for text in texts if "run-" in text]
+    assert {name[-6:] for name in names} == {f"/run-{number}" for number in range(8)}
+    assert all(name.startswith("…") and len(name) * LETTER <= 600 / 8 for name in names)
 
 
 def test_annotations_are_lines_where_they_begin_to_be_true():
