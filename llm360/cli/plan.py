@@ -48,8 +48,8 @@ def configure(commands: Any) -> None:
         "--mfu",
         type=float,
         metavar="SHARE",
-        help="share (0 to 1) of the peak that the arithmetic reaches, as measured; default: all of it, which bounds"
-        " the speed from above",
+        help="share (0 to 1) of the bf16 peak that the arithmetic reaches, as measured; default: all of it, which"
+        " bounds the speed from above",
     )
     add_output(parser)
     parser.set_defaults(run=run_plan)

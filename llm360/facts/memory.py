@@ -12,6 +12,10 @@ The terms are those of blocks that run as written. Compiled blocks keep less whe
 since the compiler recomputes what is cheap; so the plan is an upper bound there. What the CUDA context, NCCL's
 buffers and fragmentation of the allocator take is not in it.
 
+float8 keeps weights, gradients and saved activations as they are: each product casts its operands when it is computed,
+and again in backward (`torchao/float8/float8_linear.py`). Only those casts come on top, at the block's moment; the
+compiler merges a cast's steps into one, so that here too the plan is an upper bound for compiled blocks.
+
 Letters: B sequences of a micro batch, T tokens, N = B·T; C hidden, F intermediate, Q and K all query or key features,
 H heads, V vocabulary, L layers; c bytes of the compute dtype; P parameters; W ranks that share one copy of the model.
 """
@@ -30,6 +34,13 @@ MAX_CHUNK_LOGITS = 2**25
 
 FP32 = 4
 
+FP8_MULTIPLE = 16
+"""Sizes of a matrix that is multiplied in float8 are multiples of it (`llm360_trainer/parallel/fp8.py`)."""
+
+CAST = 2 * FP32 + 1
+"""Bytes per element at the height of a cast to float8: scaled in fp32, clamped in fp32, the result
+(`torchao/float8/float8_training_tensor.py` and `to_fp8_saturated`)."""
+
 
 @dataclass(frozen=True)
 class StepShape:
@@ -46,6 +57,7 @@ class StepShape:
         activation_bytes: With checkpointing measured, `parallelism.activationMemory`.
         reduce_each: Whether every micro step reduces its gradients.
         fused_norm: Whether RMSNorm is one kernel (CUDA); in parts (CPU) it keeps two fp32 copies of its input.
+        fp8: Whether the blocks' products are computed in float8.
     """
 
     micro_batch: int
@@ -58,6 +70,7 @@ class StepShape:
     fused_norm: bool = True
     activation_bytes: int = 0
     reduce_each: bool = False
+    fp8: bool = False
 
     @property
     def tokens(self) -> int:
@@ -127,9 +140,7 @@ def _block_moment(model: Model, step: StepShape, index: int) -> Memory:
     done = layers - 1 - index
     reducing = FP32 * sizes.block if done else 0
     head = c * (model.vocab_size * model.hidden_size + 2 * model.hidden_size)
-    down = c * model.hidden_size * (model.intermediate_size + 1)
-    inner = (2 if model.mlp == "swiglu" else 1) * model.intermediate_size
-    flowing = step.tokens * c * (model.hidden_size + inner)
+    weights, flowing = max(_mlp_backward(model, step), key=sum)
     if step.reshard:
         gathered = c * (sizes.outer + sizes.block) + (sizes.gathering if index else 0)
     else:
@@ -137,9 +148,35 @@ def _block_moment(model: Model, step: StepShape, index: int) -> Memory:
     return sizes.memory(
         "block",
         gathered=gathered,
-        gradients=sizes.accumulated(done) + sizes.reduced(done) + reducing + head + down,
+        gradients=sizes.accumulated(done) + sizes.reduced(done) + reducing + head + weights,
         activations=sizes.always + step.tokens * ((index + 1) * sizes.saved + sizes.recomputed) + flowing,
     )
+
+
+def _mlp_backward(model: Model, step: StepShape) -> list[tuple[int, int]]:
+    """Bytes of the MLP's own gradients, and of what flows beside the saved activations, at its heights in backward."""
+    c, hidden, inner = step.compute_bytes, model.hidden_size, model.intermediate_size
+    widening = 2 if model.mlp == "swiglu" else 1
+    narrowed = (c * hidden * (inner + 1), step.tokens * c * (hidden + widening * inner))
+    if not (step.fp8 and multiplies_in_fp8((inner, hidden))):
+        return [narrowed]
+    matrix = hidden * inner
+    # The narrowing matrix: its result's gradient and two casts of it, a cast of the matrix, the input's gradient; the
+    # input's cast is the last. Then the last that widens: gradients of the others are there, of the activations those
+    # of the narrowing are gone; the matrix's cast is the largest.
+    return [
+        narrowed,
+        (0, step.tokens * ((2 * c) * hidden + (c + CAST) * inner) + matrix),
+        (
+            c * widening * matrix,
+            step.tokens * (2 * c * hidden + (c + 1 - 2 * c * widening) * inner) + CAST * matrix,
+        ),
+    ]
+
+
+def multiplies_in_fp8(shape: tuple[int, ...]) -> bool:
+    """Whether a block's parameter is a matrix that takes part where products are computed in float8."""
+    return len(shape) == 2 and all(size % FP8_MULTIPLE == 0 for size in shape)
 
 
 def _outer_moment(model: Model, step: StepShape) -> Memory:

@@ -153,6 +153,7 @@ def _plan(run: ResolvedRun, setting: Setting, capacity: int) -> Plan:
         fused_norm=spec.cluster.workers.device == "cuda",
         activation_bytes=quantity_bytes(spec.parallelism.activation_memory or "0"),
         reduce_each=setting.reduce_gradients == "each",
+        fp8=spec.training.fp8 is not None,
     )
     return Plan(spec.model, batch, setting, replicas, step, step_memory(spec.model, step), capacity)
 

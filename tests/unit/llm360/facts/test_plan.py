@@ -78,6 +78,37 @@ def test_time_is_the_longer_of_arithmetic_and_links():
     assert bound.compute > time.compute * 0.5  # the peak, but a second forward
 
 
+def test_float8_speeds_up_the_matrices_of_blocks_alone():
+    gpu = GPUS["h200"]
+    step = replace(STEP, checkpointing="none")
+    matrices = 32 * (4 * 4096**2 + 3 * 4096 * 11008)  # Amber's blocks
+    bf16 = step_time(AMBER.spec.model, step, gpu, replicas=1, node_gpus=4).compute
+    fp8 = step_time(AMBER.spec.model, replace(step, fp8=True), gpu, replicas=1, node_gpus=4).compute
+    assert bf16 - fp8 == pytest.approx(10 * 2048 * 6 * matrices * (1 / 989e12 - 1 / 1979e12))
+    again = replace(step, fp8=True, checkpointing="full")
+    forward = 10 * 2048 * (2 * matrices / 1979e12 + 4 * 32 * 4096 * 2048 / 989e12)
+    assert step_time(AMBER.spec.model, again, gpu, replicas=1, node_gpus=4).compute == pytest.approx(fp8 + forward)
+    assert step_traffic(AMBER.spec.model, replace(step, fp8=True), 1) == step_traffic(AMBER.spec.model, step, 1)
+    measured = step_time(AMBER.spec.model, replace(step, fp8=True), gpu, replicas=1, node_gpus=4, mfu=0.5)
+    assert measured.compute == pytest.approx(10 * 2048 * flops_per_token(AMBER.spec.model, 2048) / (0.5 * 989e12))
+
+
+def test_sizes_that_float8_refuses_gain_nothing():
+    model = load_run("crystalcoder-7b", require_store=False).spec.model  # its MLP is 10,922 wide
+    step = StepShape(1, 1, 2048, 2, 8, "none", fp8=True)
+    bf16 = step_time(model, replace(step, fp8=False), GPUS["h100"], replicas=1, node_gpus=8).compute
+    fp8 = step_time(model, step, GPUS["h100"], replicas=1, node_gpus=8).compute
+    assert bf16 - fp8 == pytest.approx(2048 * 6 * 32 * 4 * 4096**2 * (1 / 989e12 - 1 / 1979e12))
+
+
+def test_a_gpu_without_float8_is_refused():
+    run = load_run("amber-7b", ["training.fp8=rowwise"], require_store=False)
+    found = plan(run, GPUS["a100-80gb"].memory_bytes)
+    assert found.memory.total > plan(AMBER, GPUS["a100-80gb"].memory_bytes).memory.total
+    with pytest.raises(InputError, match=r"a100-80gb: it has no float8 units, which training.fp8 needs"):
+        found.time(GPUS["a100-80gb"], node_gpus=4)
+
+
 def test_amber_fits_as_it_was_trained():
     found = plan(AMBER, capacity=GPUS["a100-80gb"].memory_bytes)
     assert (found.fits, found.step.micro_steps, found.setting.gpus) == (True, 1, 224)

@@ -41,6 +41,7 @@ def tracked_peak(config, step, mesh):
         param_dtype=DTYPES[step.compute_bytes],
         activation_checkpointing=step.checkpointing,
         reshard_after_forward=step.reshard,
+        fp8="rowwise" if step.fp8 else None,  # emulated, a product holds no more than its operands' casts did
     )
     with FakeTensorMode():
         with torch.device("meta"):
@@ -80,6 +81,12 @@ GROUPED = (*SMALL, "numKeyValueHeads=2", "vocabSize=2000")
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 2, 8, "none", reshard=False)),
         ("amber-7b", WIDE, StepShape(2, 1, 2048, 2, 8, "selective")),
         ("amber-7b", WIDE, StepShape(2, 2, 2048, 2, 64, "full")),
+        ("amber-7b", GROUPED, StepShape(8, 2, 256, 2, 8, "full", fp8=True)),
+        ("amber-7b", GROUPED, StepShape(1, 1, 256, 2, 8, "none", fp8=True)),
+        ("amber-7b", (*GROUPED, "hiddenSize=1024"), StepShape(1, 1, 256, 2, 64, "selective", fp8=True)),
+        ("amber-7b", WIDE, StepShape(2, 1, 2048, 2, 8, "none", fp8=True)),
+        ("amber-7b", (*GROUPED, "intermediateSize=700"), StepShape(8, 1, 256, 2, 8, "full", fp8=True)),
+        ("pythia-6.9b", (*SMALL, "vocabSize=1000"), StepShape(8, 1, 256, 2, 8, "full", fp8=True)),
         ("crystalcoder-7b", SMALL, StepShape(4, 1, 256, 2, 8, "none")),
         ("crystalcoder-7b", SMALL, StepShape(4, 1, 256, 2, 8, "full")),
         ("pythia-6.9b", (*SMALL, "vocabSize=5000"), StepShape(8, 1, 256, 2, 8, "selective")),
