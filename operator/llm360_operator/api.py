@@ -29,6 +29,8 @@ KINDS = {
 }
 
 REQUEST_SECONDS = 30.0
+CONNECTIONS = 32
+"""At a time; each holds the buffers of its encryption, and there are as many rounds at a time (`LLM360_PARALLEL`)."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -173,7 +175,10 @@ class Api:
 
     async def _send(self, method: str, path: str, body: Any, params: dict[str, str] | None) -> tuple[int, str]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+            )
         connection = self._connection
         headers = {"Accept": "application/json", "User-Agent": "llm360-operator"}
         if connection.token:

@@ -3,8 +3,8 @@
 A run is looked at by requests when it is first met, and again after a few minutes (`observe`). In between, watch
 events and the answers to our own writes keep what is known up to date: of two words about an object the one with the
 higher resourceVersion counts (Kubernetes promises that they can be compared, KEP-5504), so it does not matter in which
-order they arrive. Where something turns out to be otherwise than it was believed, the run is forgotten and so looked
-at again.
+order they arrive. Where something turns out to be otherwise than it was believed, or is gone, the run is forgotten and
+so looked at again.
 
 Objects are kept as JSON without what nobody reads: an eighth of the memory, and nobody can change them.
 """
@@ -50,14 +50,14 @@ class View:
 
     def __init__(self, key: Key) -> None:
         self.key, self.uid, self.is_kuberay_missing = key, "", False
-        self._known: dict[tuple[str, str], tuple[int, bytes | None]] = {}
+        self._known: dict[tuple[str, str], tuple[int, bytes]] = {}
 
     @property
     def run(self) -> Object | None:
         """The run itself, None where it is gone."""
         return self.get(RUN, self.key.name)
 
-    def put(self, kind: str, found: Mapping[str, Any], *, is_gone: bool = False) -> bool:
+    def put(self, kind: str, found: Mapping[str, Any]) -> bool:
         """Note what was said of an object.
 
         Returns:
@@ -65,10 +65,10 @@ class View:
         """
         metadata = found["metadata"]
         place, version = (kind, metadata["name"]), int(metadata["resourceVersion"])
-        known, before = self._known.get(place, (-1, None))
+        known, before = self._known.get(place, (-1, b""))
         if version <= known:
             return False
-        text = None if is_gone else json.dumps(trim(kind, found), separators=(",", ":")).encode()
+        text = json.dumps(trim(kind, found), separators=(",", ":")).encode()
         self._known[place] = (version, text)
         if kind == RUN:
             self.uid = metadata["uid"]
@@ -76,14 +76,12 @@ class View:
 
     def get(self, kind: str, name: str) -> Object | None:
         """An object, None where there is none."""
-        version, text = self._known.get((kind, name), (0, None))
-        return None if text is None else _read(version, text)
+        known = self._known.get((kind, name))
+        return None if known is None else _read(*known)
 
     def all(self, kind: str) -> Iterator[Object]:
         """The objects of a kind."""
-        for (known, _), (version, text) in list(self._known.items()):
-            if known == kind and text is not None:
-                yield _read(version, text)
+        return (_read(*known) for (each, _), known in list(self._known.items()) if each == kind)
 
 
 class Cache:
@@ -121,7 +119,7 @@ class Cache:
 
     def note(self, found: Mapping[str, Any]) -> None:
         """Note the API server's answer to a write of ours."""
-        self._put(found["kind"], found, is_gone=False)
+        self._put(found["kind"], found)
 
     def take(self, kind: str, event: Mapping[str, Any]) -> bool:
         """Note a watch event.
@@ -129,22 +127,30 @@ class Cache:
         Returns:
             Whether it tells anything new of what is read; true for a run of which nothing is known.
         """
-        found, is_gone = event["object"], event["type"] == "DELETED"
+        found = event["object"]
+        key = _key(kind, found)
+        if event["type"] == "DELETED":
+            # Its run may be gone as well, and that event still on its way: nothing must be made in its place.
+            self.forget(key)
+            return True
         if kind == RUN:
-            key = Key.of(found)
             view = self._views.get(key)
-            if view is not None and (is_gone or view.uid not in ("", found["metadata"]["uid"])):
+            if view is not None and view.uid not in ("", found["metadata"]["uid"]):
                 self.forget(key)
             if key not in self._views and event["type"] == "ADDED" and is_new(found):
                 # Nothing was made for it yet. If that should be wrong, creating its first child tells so.
                 self.finish(self.begin(key))
-        return self._put(kind, found, is_gone=is_gone)
+        return self._put(kind, found)
 
-    def _put(self, kind: str, found: Mapping[str, Any], *, is_gone: bool) -> bool:
-        metadata = found["metadata"]
-        name = metadata["name"] if kind == RUN else metadata["labels"][RUN_LABEL]
-        view = self._views.get(Key(metadata["namespace"], name))
-        return view.put(kind, found, is_gone=is_gone) if view is not None else True
+    def _put(self, kind: str, found: Mapping[str, Any]) -> bool:
+        view = self._views.get(_key(kind, found))
+        return view.put(kind, found) if view is not None else True
+
+
+def _key(kind: str, found: Mapping[str, Any]) -> Key:
+    """The run that an object is, or belongs to."""
+    metadata = found["metadata"]
+    return Key(metadata["namespace"], metadata["name"] if kind == RUN else metadata["labels"][RUN_LABEL])
 
 
 def is_new(run: Mapping[str, Any]) -> bool:

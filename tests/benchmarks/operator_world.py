@@ -244,6 +244,7 @@ class Stub:
         self.is_playing = False
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answered: set[str] = set()
 
     async def __aenter__(self) -> Stub:
         application = web.Application()
@@ -265,8 +266,10 @@ class Stub:
     async def _play(self, kind: str) -> None:
         async for event in self._client.events(kind):
             found = event["object"]
-            if event["type"] != "ADDED" or not self.is_playing or found.get("status"):
+            uid = found["metadata"]["uid"]
+            if event["type"] != "ADDED" or not self.is_playing or uid in self._answered:
                 continue  # a watch that was cut off begins anew with all that is there
+            self._answered.add(uid)
             if kind == "RayJob":
                 self.jobs.add(found["metadata"]["name"])
             task = asyncio.create_task(self._client.patch_status(kind, found, answered(kind)))

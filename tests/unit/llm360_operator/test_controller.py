@@ -144,6 +144,14 @@ def test_what_was_deleted_or_went_wrong_has_the_run_looked_at(ready):
     assert ready.cache.view(KEY) is None
 
 
+def test_where_a_child_goes_while_its_run_does_nothing_is_made_in_its_place(ready):
+    del ready.api.objects["RayJob", "research", "amber-1"]
+    ready.watch()
+    del ready.api.objects["LLM360Run", *KEY]  # of which no event tells yet
+    ready.is_deaf = True
+    assert ready.round() == (["get LLM360Run"], None)
+
+
 def test_what_others_write_to_a_child_is_news_only_where_it_is_read(ready):
     ready.watch()
     cluster = ready.api.objects["RayCluster", "research", "amber"]
