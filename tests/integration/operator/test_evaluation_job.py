@@ -105,8 +105,9 @@ def test_what_cannot_be_done_is_told_and_not_tried_again(run_job):
     assert "memorization" in evaluated.message
 
 
-def test_an_analysis_of_the_checkpoint_is_in_the_ledger(release, run_job):
-    code, evaluated = run_job("analysis/memorization")
+@pytest.mark.parametrize("name", ["memorization", "perplexity"])
+def test_an_analysis_of_the_checkpoint_is_in_the_ledger(release, run_job, name):
+    code, evaluated = run_job(f"analysis/{name}")
     assert (code, evaluated.state) == (0, "Succeeded"), evaluated.message
     newest = open_release(release.storage).history().analyses[-1]
-    assert (newest.name, newest.checkpoint) == ("memorization", evaluated.digest)
+    assert (newest.name, newest.checkpoint) == (name, evaluated.digest)
