@@ -181,6 +181,8 @@ def y_axis(lines: Sequence[Line], *, zero: bool = False, log: bool = False) -> t
         high = cut
     low = min(0.0, low) if zero else low
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    if low == high == 0 and not zero:
+        return Axis(-0.05, 1.0), note  # shares that are 0: no ticks below it, and the line beside the axis
     return Axis(low if zero and low == 0 else low - margin, high + margin), note
 
 

@@ -140,6 +140,11 @@ def _json(done: Finished) -> str:
     return json.dumps(facts | done.results.model_dump(mode="json", exclude_none=True), indent=2)
 
 
+def number_text(value: float) -> str:
+    """Four digits, but large whole numbers, such as counts of tokens, in full."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 and value.is_integer() else f"{value:.4g}"
+
+
 def _text(done: Finished) -> str:
     """A line for each checkpoint and piece, all sources together."""
     cells = [cell for cell in done.results.cells if cell.source is None]
@@ -147,7 +152,7 @@ def _text(done: Finished) -> str:
     rows = [("checkpoint", "step", "on", "items", *names)]
     for cell in cells:
         errors = {name: cell.values.get(f"{name}_stderr") for name in names}
-        shown = [f"{cell.values[n]:.4g}" + (f" ±{errors[n]:.2g}" if errors[n] is not None else "") for n in names]
+        shown = [number_text(cell.values[n]) + (f" ±{errors[n]:.2g}" if errors[n] is not None else "") for n in names]
         rows.append((cell.label, f"{cell.step:,}", cell.piece, f"{cell.items:,}", *shown))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]

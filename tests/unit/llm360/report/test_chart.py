@@ -66,6 +66,8 @@ def test_range_holds_every_strong_line():
 
 
 def test_constant_line_has_a_range_around_it():
+    axis, _ = y_axis([line([0.0, 0.0])])
+    assert (axis.low, axis.high) == (-0.05, 1.0), "shares that are 0 have no ticks below it"
     axis, _ = y_axis([line([2.0, 2.0])])
 
     assert axis.low < 2.0 < axis.high

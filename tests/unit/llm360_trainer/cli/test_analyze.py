@@ -8,6 +8,7 @@ import pytest
 
 from llm360.cli.main import run
 from llm360.release.create import open_release
+from llm360_trainer.cli.analyze import number_text
 
 SMALL = ("--sequences", "10", "-k", "8", "-l", "6")
 
@@ -96,6 +97,15 @@ def test_forgetting_of_every_chunk(analyze):
     code, output, _ = analyze("forgetting", "URI", "--sequences", "5", "--batch-size", "3")
     assert code == 0
     assert "12 measurements, 12 of them measured now: analysis/forgetting-" in output
+
+
+def test_numbers_are_short_and_counts_are_whole():
+    assert [number_text(value) for value in (-40_960.0, 3.14159, 12_345.5, 0.0)] == [
+        "-40,960",
+        "3.142",
+        "1.235e+04",
+        "0",
+    ]
 
 
 def test_a_jobs_last_word_says_how_it_ended(analyze, tmp_path, monkeypatch):
