@@ -95,6 +95,14 @@ class TrainingProcess:
     def wait_for_text(self, text: str, seconds: float = DEADLINE) -> None:
         self.wait_for(repr(text), lambda line: text in str(line.get("message", "")), seconds)
 
+    def wait_until_it_answers_signals(self) -> None:
+        """Wait until the command has loaded Ray; until then Python itself may still be starting."""
+        maps, end = Path(f"/proc/{self.process.pid}/maps"), time.monotonic() + DEADLINE
+        while "_raylet" not in maps.read_text():
+            assert time.monotonic() < end, f"not started within {DEADLINE} s"
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(POLL)
+
     def metrics(self) -> str:
         """The page that its driver serves to Prometheus."""
         said = "status and metrics on "

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import ray.train
 import ray.train.torch
 
 from llm360.spec import ResolvedRun
+from llm360_trainer.driver.messages import describe_error
 from llm360_trainer.train.entry import WorkerInput, train_worker
+
+
+class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]
+    """Runs in Ray Train's controller and tells the recorder of every group of which a rank has failed or died.
+
+    Args:
+        recorder: Handle of the recorder's actor.
+    """
+
+    def __init__(self, recorder: Any) -> None:
+        self._recorder = recorder
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Tell it without waiting: it counts after its commits, which may wait for the store."""
+        rank, error = min(worker_exceptions.items())
+        self._recorder.group_failed.remote(f"rank {rank}: {describe_error(error)}")
 
 
 def fit(run: ResolvedRun, given: WorkerInput) -> None:
     """Start the ranks, and start them again whenever one fails, until all leave as if they were done.
+
+    Raises:
+        TrainingFailedError: the ranks could not be started; the recorder has not been told.
 
     Args:
         run: The specification.
@@ -28,11 +49,13 @@ def fit(run: ResolvedRun, given: WorkerInput) -> None:
                 use_gpu=workers.device == "cuda",
                 resources_per_worker={"CPU": max(1, int(workers.cpus / max(1, workers.gpus)))},
             ),
-            # The recorder counts attempts and ends the run; Ray Train only starts groups again.
+            # The recorder counts failures and ends the run; Ray Train only starts groups again. A group that could not
+            # be started is no exception of a worker: that ends it, so that the caller sees and counts it.
             run_config=ray.train.RunConfig(
                 name=run.name,
                 storage_path=folder,
-                failure_config=ray.train.FailureConfig(max_failures=-1),
+                failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=0),
+                callbacks=[ReportFailures(given.recorder)],
             ),
             torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
         ).fit()
