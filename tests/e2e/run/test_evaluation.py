@@ -18,6 +18,7 @@ POOL = "llm360.ai/eval=true"
 TASKS = [{"name": "arc_easy", "shots": 1}, {"name": "hellaswag", "shots": 0}]
 ADDED = {"name": "truthfulqa_mc2", "shots": 0}
 LABELS = ["arc_easy:1", "hellaswag:0", "truthfulqa_mc2:0"]
+PERPLEXITY = "analysis/perplexity"
 
 
 @pytest.fixture
@@ -90,10 +91,12 @@ def test_every_checkpoint_is_evaluated_while_the_run_trains_and_after_it(
     assert run.status["evaluations"] == 8
     assert run.status["attempt"] == 1, "the training was disturbed"
 
-    run.patch({"evaluation": {"tasks": [*TASKS, ADDED], "maxRunning": 2}})
+    run.patch({"evaluation": {"tasks": [*TASKS, ADDED], "analyses": ["perplexity"], "maxRunning": 2}})
     with faults.operator():
-        run.wait(lambda: evaluated(run, LABELS), "the added task's evaluations", EVALUATED_SECONDS)
+        run.wait(lambda: evaluated(run, [*LABELS, PERPLEXITY]), "what was added", EVALUATED_SECONDS)
     assert set(map(tuple, results(run.uri, store).values())) == {tuple(LABELS)}, "the added task alone"
+    analysed = [body.checkpoint for body in open_release(store(run.uri)).history().analyses]
+    assert len(analysed) == len(set(analysed)) == 4, "the documents held out, once by each checkpoint"
     assert run.status["phase"] == "Succeeded"
     # A Job goes once its result is stored, so the last of them is seen a little longer.
     run.wait(lambda: not kubectl.find("jobs", run.namespace, "llm360.ai/evaluation"), "the end of all Jobs", 60)
