@@ -7,6 +7,7 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError  # what went wrong has no other name
 
 from llm360.spec import ResolvedRun
 from llm360_trainer.driver.messages import describe_error
@@ -32,13 +33,26 @@ class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]
 def fit(run: ResolvedRun, given: WorkerInput) -> None:
     """Start the ranks, and start them again whenever one fails, until all leave as if they were done.
 
-    Raises:
-        TrainingFailedError: the ranks could not be started; the recorder has not been told.
+    While there is no room for all of them, as when a node is away, they are waited for: that is nobody's failure.
 
     Args:
         run: The specification.
         given: What every rank gets.
+
+    Raises:
+        TrainingFailedError: the ranks could not be started; the recorder has not been told.
     """
+    while True:
+        try:
+            return _fit(run, given)
+        except ray.train.ControllerError as error:
+            if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+                raise
+        given.recorder.event.remote(f"no room for {run.spec.cluster.workers.replicas} workers yet; waiting for it")
+
+
+def _fit(run: ResolvedRun, given: WorkerInput) -> None:
+    """The same, until there was no room for all ranks for as long as Ray Train waits."""
     workers = run.spec.cluster.workers
     with tempfile.TemporaryDirectory(prefix="llm360-ray-train-") as folder:
         ray.train.torch.TorchTrainer(
