@@ -52,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refused:
 def test_specification_or_data_do_not_fit(
     undisturbed: Any, spec_file: Path, tmp_path: Path, refused: Refused, override: str, sentence: str
 ) -> None:
-    fields = [f"data.uri={undisturbed.data}", "data.recipe=null", "data.chunks=null", override]
+    fields = [f"data.uri={undisturbed.data}", "data.recipe=null", "data.chunks=null", "data.heldOut=null", override]
     overrides = [part for field in fields for part in ("--set", field)]
     assert sentence in refused(spec_file, "--store", tmp_path / "store", *overrides)["message"]
 
