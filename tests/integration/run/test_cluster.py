@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -36,8 +37,10 @@ def ray_cluster(free_ports: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         time.sleep(0.2)
     yield f"127.0.0.1:{port}"
     children = psutil.Process(process.pid).children(recursive=True)
-    for child in [*children, process]:
-        child.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            child.kill()
+    process.kill()
     process.wait(30)
     psutil.wait_procs(children, timeout=30)
 
