@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -132,22 +129,6 @@ def test_on_s3_all_faults_and_the_store_away_leave_the_same_bits(
     assert losses_of(store, s3_bucket.options) == losses_of(undisturbed.store)
     verified = verify(store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
-
-
-def test_ranks_that_die_before_they_can_say_so_are_not_started_for_ever(
-    prepared_store: Path, spec_file: Path, train: Train, read_history: Any
-) -> None:
-    run = train(spec_file, "--store", prepared_store, "--set", "recovery.maxAttempts=2")
-    deadline = time.monotonic() + 300
-    while not run.is_over_within(0.1):
-        assert time.monotonic() < deadline, run.log.read_text()[-4000:]
-        for worker in run.workers():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
-    assert run.end() == 4
-    assert run.last_line()["reason"] == "AttemptsExhausted"
-    assert run.last_line()["message"].startswith("2 attempts ended without a new checkpoint")
-    assert read_history(prepared_store).attempt == 0, "no group lived to claim an attempt"
 
 
 # A model whose steps take long enough that a second driver can start while the first trains.

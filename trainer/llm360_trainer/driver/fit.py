@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError  # what went wrong has no other name
 
 from llm360.spec import ResolvedRun
-from llm360_trainer.driver.messages import describe_error
 from llm360_trainer.train.entry import WorkerInput, train_worker
-
-
-class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]
-    """Runs in Ray Train's controller and tells the recorder of every group of which a rank has failed or died.
-
-    Args:
-        recorder: Handle of the recorder's actor.
-    """
-
-    def __init__(self, recorder: Any) -> None:
-        self._recorder = recorder
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Tell it without waiting: it counts after its commits, which may wait for the store."""
-        rank, error = min(worker_exceptions.items())
-        self._recorder.group_failed.remote(f"rank {rank}: {describe_error(error)}")
 
 
 def fit(run: ResolvedRun, given: WorkerInput) -> None:
     """Start the ranks, and start them again whenever one fails, until all leave as if they were done.
 
-    While there is no room for all of them, as when a node is away, they are waited for: that is nobody's failure.
-
     Args:
         run: The specification.
         given: What every rank gets.
-
-    Raises:
-        TrainingFailedError: the ranks could not be started; the recorder has not been told.
     """
-    while True:
-        try:
-            return _fit(run, given)
-        except ray.train.ControllerError as error:
-            if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
-                raise
-        given.recorder.event.remote(f"no room for {run.spec.cluster.workers.replicas} workers yet; waiting for it")
-
-
-def _fit(run: ResolvedRun, given: WorkerInput) -> None:
-    """The same, until there was no room for all ranks for as long as Ray Train waits."""
     workers = run.spec.cluster.workers
     with tempfile.TemporaryDirectory(prefix="llm360-ray-train-") as folder:
         ray.train.torch.TorchTrainer(
@@ -63,13 +28,11 @@ def _fit(run: ResolvedRun, given: WorkerInput) -> None:
                 use_gpu=workers.device == "cuda",
                 resources_per_worker={"CPU": max(1, int(workers.cpus / max(1, workers.gpus)))},
             ),
-            # The recorder counts failures and ends the run; Ray Train only starts groups again. A group that could not
-            # be started is no exception of a worker: that ends it, so that the caller sees and counts it.
+            # The recorder counts attempts and ends the run; Ray Train only starts groups again.
             run_config=ray.train.RunConfig(
                 name=run.name,
                 storage_path=folder,
-                failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=0),
-                callbacks=[ReportFailures(given.recorder)],
+                failure_config=ray.train.FailureConfig(max_failures=-1),
             ),
             torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
         ).fit()

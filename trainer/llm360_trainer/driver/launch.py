@@ -7,7 +7,6 @@ the recorder has an outcome they get a few seconds to leave, then Ray is shut do
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -29,7 +28,7 @@ from llm360.release.ledger import Ledger
 from llm360.release.weights import check_weights
 from llm360.spec import ResolvedRun
 from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
-from llm360_trainer.driver.messages import Outcome, RecorderInput, Update, describe_error
+from llm360_trainer.driver.messages import Outcome, RecorderInput, Update
 from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.push import CLOSE_SECONDS
@@ -303,8 +302,7 @@ class Launch:
             if run.spec.cluster.workers.device == "cpu"
             else None,
         )
-        self._is_leaving = False
-        self._fit_problem = "the workers left without saying how the run ended"
+        self._fit_error: BaseException | None = None
         self._fit = threading.Thread(target=self._run_fit, args=(fit,), name="ray-train", daemon=True)
 
     def wait(self) -> Outcome:
@@ -329,12 +327,11 @@ class Launch:
             if not self._fit.is_alive():
                 final: Update = ray.get(self._recorder.drain.remote())
                 self._show(final)
-                return self._leave(final.outcome or Outcome(1, "RayTrainFailed", self._fit_problem))
+                return self._leave(final.outcome or Outcome(1, "RayTrainFailed", describe_fit_error(self._fit_error)))
             time.sleep(POLL_SECONDS)
 
     def _leave(self, outcome: Outcome) -> Outcome:
         """Let the ranks leave, commit what is left, and show it."""
-        self._is_leaving = True
         self._fit.join(LEAVE_SECONDS)
         if outcome.exit_code not in (0, 3):
             _ready, late = ray.wait([self._recorder.flush.remote()], timeout=FLUSH_SECONDS)
@@ -356,21 +353,10 @@ class Launch:
             self._progress.event(event.text, checkpoint=event.checkpoint, attempt=event.attempt)
 
     def _run_fit(self, fit: Callable[[ResolvedRun, WorkerInput], None]) -> None:
-        """Have Ray Train train; again where it gave up, as often as the recorder allows."""
-        may_start = True
-        while may_start:
-            try:
-                fit(self._run, self._input)
-                may_start = False
-            except BaseException as error:
-                self._fit_problem = f"Ray Train gave up: {describe_error(error)}"
-                may_start = not self._is_leaving and self._count_failure()
-
-    def _count_failure(self) -> bool:
-        """Have the recorder count a group that could not be started; whether another may be."""
-        with contextlib.suppress(ray.exceptions.RayError):  # it has gone, which the driver learns by itself
-            return bool(ray.get(self._recorder.group_failed.remote(self._fit_problem)))
-        return False
+        try:
+            fit(self._run, self._input)
+        except BaseException as error:
+            self._fit_error = error
 
 
 def start_recorder(given: RecorderInput) -> Any:
@@ -394,3 +380,10 @@ def recorder_port(recorder: Any) -> int:
         return int(ray.get(recorder.port.remote()))
     except ray.exceptions.RayActorError as error:
         raise LLM360Error(f"the recorder could not start: {error}", reason="RecorderFailed") from error
+
+
+def describe_fit_error(error: BaseException | None) -> str:
+    """One sentence of what Ray Train gave up with."""
+    if error is None:
+        return "the workers left without saying how the run ended"
+    return f"Ray Train gave up: {type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}"

@@ -55,9 +55,3 @@ class Update:
     records: list[StepRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
-
-
-def describe_error(error: BaseException) -> str:
-    """One sentence of an error: its kind, and the last line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__

@@ -75,9 +75,7 @@ class Recorder:
         self._peak_memory = 0
         self._last_record: StepRecord | None = None
         self._failure = ""
-        self._has_said_why = False
-        self._failures = 0
-        self._has_checkpointed = False
+        self._attempts = 0
         self._started = time.time()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
@@ -188,25 +186,13 @@ class Recorder:
 
     def fail(self, message: str, reason: str, exit_code: int) -> None:
         """A rank cannot go on."""
-        self._failure, self._has_said_why = message, True
+        self._failure = message
         if exit_code in (2, 3):
             self._set_outcome(Outcome(exit_code, reason, message))
         elif not self._over.is_set():
             self._say(f"a worker failed: {message}")
 
     # -- asked by the driver and by watchers ---------------------------------------------------------------
-
-    def group_failed(self, problem: str) -> bool:
-        """Count a worker group that has failed, in whichever way, also before it claimed an attempt or could say why.
-
-        Args:
-            problem: What Ray Train says of it; a rank's own word is preferred.
-
-        Returns:
-            Whether another may start; False where the run is over, as when `recovery` allows no more.
-        """
-        self._commit_now(lambda: self._count_failure(problem))
-        return not self._over.is_set()
 
     def drain(self) -> Update:
         """What happened since the last call."""
@@ -255,6 +241,9 @@ class Recorder:
     def _begin(self, writer: TrainingWriter, group: GroupInfo) -> AttemptPlan | None:
         if self._writer is not None:
             self._commit_metrics()
+            self._over.wait(self._run.spec.recovery.backoff_seconds)
+        if self._over.is_set():
+            return None
         with self._lock:
             self._parts.clear()
             self._world = group.world_size
@@ -263,6 +252,11 @@ class Recorder:
         if self._history().complete is not None:
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete already"))
             return None
+        if self._attempts >= spec.recovery.max_attempts:
+            raise AttemptsExhaustedError(
+                f"{counted(self._attempts, 'attempt')} ended without a new checkpoint, as many as recovery.maxAttempts"
+                f" allows; the last failure was: {self._failure or 'a worker process died'}"
+            )
         operations = self._run.operations()
         writer.claim(
             world_size=group.world_size,
@@ -270,8 +264,9 @@ class Recorder:
             operations=operations,
             environment=describe_environment(group, operations, spec.cluster.image),
         )
-        if self._writer is not writer:  # not yet known: the store may have gone away further down
+        if self._writer is not writer:  # not yet counted: the store may have gone away further down
             self._writer = writer
+            self._attempts += 1
             self._metrics.forget_workers()
         for stage in self._given.stages:
             writer.stage(stage_entry(self._run, stage, writer.attempt))
@@ -280,22 +275,6 @@ class Recorder:
         self._say(f"attempt {plan.attempt} starts from {start} on {group.world_size} workers", attempt=plan.attempt)
         self._note_head()
         return plan
-
-    def _count_failure(self, problem: str) -> None:
-        """After all commits that the group has asked for: with a checkpoint among them it has not failed in vain."""
-        if self._writer is not None:
-            self._commit_metrics()
-        if not self._has_said_why:
-            self.fail(problem, "WorkerFailed", 1)
-        self._failures += not self._has_checkpointed
-        self._has_said_why = self._has_checkpointed = False
-        recovery = self._run.spec.recovery
-        if self._failures >= recovery.max_attempts:
-            raise AttemptsExhaustedError(
-                f"{counted(self._failures, 'attempt')} ended without a new checkpoint, as many as recovery.maxAttempts"
-                f" allows; the last failure was: {self._failure}"
-            )
-        self._over.wait(recovery.backoff_seconds)
 
     def _plan(self) -> AttemptPlan:
         """From the newest checkpoint whose manifest is what the ledger names."""
@@ -360,7 +339,7 @@ class Recorder:
         published = stage.publishes(self._run.spec.checkpoints, step)
         labels = checkpoint_labels(self._given.stages, self._run, stage, step) if published else ()
         writer.checkpoint(manifest, labels=labels, published=published)
-        self._failures, self._has_checkpointed = 0, True
+        self._attempts = 0
         name = labels[0] if labels else f"resume checkpoint of step {step}"
         self._say(f"{name} committed at step {step}, {manifest.total_bytes / 2**20:.1f} MiB", checkpoint=name)
         apply_retention(writer, keep_state=self._run.spec.checkpoints.keep_state)
