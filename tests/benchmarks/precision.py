@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from step_work import Work, load_work
+from step_work import Work, load_work, positive
 from tokenizers import Tokenizer
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -246,13 +246,6 @@ def parse_arguments() -> argparse.Namespace:
     if args.hidden % 32:
         parser.error(f"--hidden {args.hidden}: must be a multiple of 32")
     return args
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from step_breakdown import breakdown
-from step_work import Work, load_work
+from step_work import Work, load_work, positive
 from torch.distributed.device_mesh import DeviceMesh
 
 from llm360_trainer.model import BACKENDS, device_peak, flops_per_token, num_parameters, unavailable
@@ -382,13 +382,6 @@ def parse_arguments() -> argparse.Namespace:
     if args.small is None:
         args.small = args.device == "cpu"
     return args
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
 
 
 if __name__ == "__main__":

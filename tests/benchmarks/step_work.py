@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from dataclasses import dataclass, replace
@@ -108,3 +109,11 @@ def derived(model: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
         "maxPositionEmbeddings": training["sequenceLength"],
         **model,
     }
+
+
+def positive(text: str) -> int:
+    """A command line's count."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
