@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from testbed import faults, layout
-from testbed.control_plane import AUDIT_LOG
+from testbed import audit, faults, layout
 from testbed.process import wait_until
 
 START_SECONDS, STEP_SECONDS, NODE_STEP_SECONDS, DONE_SECONDS = 600, 240, 400, 900
@@ -86,9 +85,8 @@ def upgraded(operator: Any, folder: Path) -> Iterator[None]:
 
 def created(resource: str, namespace: str) -> list[str]:
     """Names of all objects of a kind that were ever made there, from the API server's audit log."""
-    lines = map(json.loads, AUDIT_LOG.read_text().splitlines())
-    objects = (line["objectRef"] for line in lines if line["verb"] == "create" and line["responseStatus"]["code"] < 300)
-    return [each["name"] for each in objects if (each["resource"], each.get("namespace")) == (resource, namespace)]
+    made = (request for request in audit.requests() if request.verb == "create" and 200 <= request.code < 300)
+    return [each.name for each in made if (each.resource, each.namespace) == (resource, namespace)]
 
 
 @pytest.fixture

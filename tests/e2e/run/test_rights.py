@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from testbed import kubectl
-from testbed.control_plane import AUDIT_LOG
+from testbed import audit, kubectl
 
 ACCOUNT = "system:serviceaccount:llm360-system:llm360"
 BEFORE = {"test_fail_fast.py", "test_faults.py", "test_queue.py"}
@@ -24,12 +21,8 @@ def granted(operator):
 @pytest.fixture
 def requests(operator):
     """Verb, resource and the answer's code of every request of the operator for an object."""
-    lines = [line for line in map(json.loads, AUDIT_LOG.read_text().splitlines()) if "objectRef" in line]
-    return {
-        (line["verb"], "/".join(filter(None, map(line["objectRef"].get, ("resource", "subresource")))), code)
-        for line in lines
-        if line["user"]["username"] == ACCOUNT and (code := line["responseStatus"]["code"])
-    }
+    asked = (each for each in audit.requests() if each.user == ACCOUNT and each.resource and each.code)
+    return {(each.verb, each.resource, each.code) for each in asked}
 
 
 def test_nothing_that_is_not_granted_is_asked_for(granted, requests):

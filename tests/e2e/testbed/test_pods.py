@@ -9,8 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from testbed import addons, images, kubectl
-from testbed.control_plane import AUDIT_LOG
+from testbed import addons, audit, images, kubectl
 from testbed.fixtures import Testbed, pod
 from testbed.layout import GPU, GPUS_PER_NODE, NODES
 from testbed.process import wait_until
@@ -84,5 +83,5 @@ def test_an_image_keeps_nothing_of_this_machine(testbed, probe_image):
 
 
 def test_every_request_is_in_the_audit_log(testbed):
-    users = {json.loads(line)["user"]["username"] for line in AUDIT_LOG.read_text().splitlines()}
+    users = {request.user for request in audit.requests()}
     assert users >= {f"system:serviceaccount:{addons.PARTS['kueue'].namespace}:kueue-controller-manager"}
