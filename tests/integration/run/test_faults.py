@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -125,6 +126,32 @@ def test_on_s3_all_faults_and_the_store_away_leave_the_same_bits(
     assert losses_of(store, s3_bucket.options) == losses_of(undisturbed.store)
     verified = verify(store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+DIES_EARLY = """
+import os, sys, time
+
+class Dies:
+    def find_spec(self, name, path=None, target=None):
+        if name == "llm360_trainer.train.worker":
+            time.sleep(3)
+            os._exit(9)
+
+sys.meta_path.insert(0, Dies())
+"""
+"""Ends every process that loads the ranks' code, as the kernel does where memory is short."""
+
+
+def test_ranks_that_die_before_they_can_say_so_are_not_started_for_ever(
+    prepared_store: Path, spec_file: Path, train: Train, read_history: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DIES_EARLY)
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    run = train(spec_file, "--store", prepared_store, "--set", "recovery.maxAttempts=2", environment=environment)
+    assert run.end() == 4
+    assert run.last_line()["reason"] == "AttemptsExhausted"
+    assert run.last_line()["message"].startswith("2 attempts ended without a new checkpoint")
+    assert read_history(prepared_store).attempt == 0, "no group lived to claim an attempt"
 
 
 # A model whose steps take long enough that a second driver can start while the first trains.

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import ray.train
 import ray.train.torch
 
 from llm360.spec import ResolvedRun
+from llm360_trainer.driver.messages import describe_error
 from llm360_trainer.train.entry import WorkerInput, train_worker
+
+
+class ReportFailures(ray.train.UserCallback):  # type: ignore[misc]
+    """Runs in Ray Train's controller and tells the recorder of every group of which a rank has failed or died.
+
+    Args:
+        recorder: Handle of the recorder's actor.
+    """
+
+    def __init__(self, recorder: Any) -> None:
+        self._recorder = recorder
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Tell it without waiting: the next group starts meanwhile."""
+        rank, error = min(worker_exceptions.items())
+        self._recorder.group_failed.remote(f"rank {rank}: {describe_error(error)}")
 
 
 def fit(run: ResolvedRun, given: WorkerInput) -> None:
@@ -33,6 +51,7 @@ def fit(run: ResolvedRun, given: WorkerInput) -> None:
                 name=run.name,
                 storage_path=folder,
                 failure_config=ray.train.FailureConfig(max_failures=-1),
+                callbacks=[ReportFailures(given.recorder)],
             ),
             torch_config=ray.train.torch.TorchConfig(backend="nccl" if workers.device == "cuda" else "gloo"),
         ).fit()

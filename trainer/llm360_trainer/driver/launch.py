@@ -28,7 +28,7 @@ from llm360.release.ledger import Ledger
 from llm360.release.weights import check_weights
 from llm360.spec import ResolvedRun
 from llm360.storage import Storage, StorageOptions, open_storage, probe_conditional_create
-from llm360_trainer.driver.messages import Outcome, RecorderInput, Update
+from llm360_trainer.driver.messages import Outcome, RecorderInput, Update, describe_error
 from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.push import CLOSE_SECONDS
@@ -386,4 +386,4 @@ def describe_fit_error(error: BaseException | None) -> str:
     """One sentence of what Ray Train gave up with."""
     if error is None:
         return "the workers left without saying how the run ended"
-    return f"Ray Train gave up: {type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}"
+    return f"Ray Train gave up: {describe_error(error)}"

@@ -55,3 +55,9 @@ class Update:
     records: list[StepRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
+
+
+def describe_error(error: BaseException) -> str:
+    """One sentence of an error that came through Ray: its kind, and how the last line of what it says begins."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1].strip().split('. ')[0]}" if lines else type(error).__name__

@@ -76,6 +76,7 @@ class Recorder:
         self._last_record: StepRecord | None = None
         self._failure = ""
         self._attempts = 0
+        self._has_claimed = False
         self._started = time.time()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
@@ -192,6 +193,14 @@ class Recorder:
         elif not self._over.is_set():
             self._say(f"a worker failed: {message}")
 
+    def group_failed(self, problem: str) -> None:
+        """Count a worker group that died before it claimed an attempt, and end the run where `recovery` allows no more.
+
+        Args:
+            problem: What Ray Train says of it; told where no rank could say why it fails.
+        """
+        self._submit(lambda: self._count_failure(problem))
+
     # -- asked by the driver and by watchers ---------------------------------------------------------------
 
     def drain(self) -> Update:
@@ -252,11 +261,7 @@ class Recorder:
         if self._history().complete is not None:
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete already"))
             return None
-        if self._attempts >= spec.recovery.max_attempts:
-            raise AttemptsExhaustedError(
-                f"{counted(self._attempts, 'attempt')} ended without a new checkpoint, as many as recovery.maxAttempts"
-                f" allows; the last failure was: {self._failure or 'a worker process died'}"
-            )
+        self._check_attempts()
         operations = self._run.operations()
         writer.claim(
             world_size=group.world_size,
@@ -267,6 +272,7 @@ class Recorder:
         if self._writer is not writer:  # not yet counted: the store may have gone away further down
             self._writer = writer
             self._attempts += 1
+            self._has_claimed = True
             self._metrics.forget_workers()
         for stage in self._given.stages:
             writer.stage(stage_entry(self._run, stage, writer.attempt))
@@ -275,6 +281,21 @@ class Recorder:
         self._say(f"attempt {plan.attempt} starts from {start} on {group.world_size} workers", attempt=plan.attempt)
         self._note_head()
         return plan
+
+    def _count_failure(self, problem: str) -> None:
+        if not self._has_claimed:
+            self._attempts += 1
+            self.fail(problem, "WorkerFailed", 1)
+            self._check_attempts()
+        self._has_claimed = False
+
+    def _check_attempts(self) -> None:
+        """Raise AttemptsExhaustedError where no further group may train."""
+        if self._attempts >= self._run.spec.recovery.max_attempts:
+            raise AttemptsExhaustedError(
+                f"{counted(self._attempts, 'attempt')} ended without a new checkpoint, as many as recovery.maxAttempts"
+                f" allows; the last failure was: {self._failure or 'a worker process died'}"
+            )
 
     def _plan(self) -> AttemptPlan:
         """From the newest checkpoint whose manifest is what the ledger names."""

@@ -123,6 +123,25 @@ def test_attempts_without_a_checkpoint_are_counted(
     assert "no luck" in outcome.message
 
 
+def test_groups_that_claim_no_attempt_are_counted_too(
+    make_run: Any, start_recorder: Any, group: GroupInfo, store: Path
+) -> None:
+    recorder = start_recorder(make_run("recovery.maxAttempts=3"))
+    recorder.group_failed("rank 1 died: once")
+    recorder.begin_attempt(group)
+    recorder.group_failed("rank 1 died: it is counted by its claim")
+    recorder.group_failed("rank 1 died: again")
+    assert recorder.begin_attempt(group) is None
+    update = recorder.drain()
+    assert [event.text for event in update.events if "died" in event.text] == [
+        "a worker failed: rank 1 died: once",
+        "a worker failed: rank 1 died: again",
+    ]
+    assert (update.outcome.exit_code, update.outcome.reason) == (4, "AttemptsExhausted")
+    assert update.outcome.message.startswith("3 attempts ended without a new checkpoint")
+    assert history(store).attempt == 1
+
+
 @pytest.mark.parametrize("exit_code", [2, 3])
 def test_a_rank_whose_failure_no_retry_mends_ends_the_run(
     make_run: Any, start_recorder: Any, group: GroupInfo, exit_code: int
