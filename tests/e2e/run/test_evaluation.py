@@ -1,13 +1,13 @@
-"""A run is evaluated while it trains and after it: on the pool's nodes, whatever is killed, each task once."""
+"""A run is evaluated while it trains and after it: on the pool's nodes, whatever is lost, each task once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from synthetic.eval_data import fill_mirror
-from testbed import faults, kubectl
+from testbed import faults, kubectl, layout
 from testbed.kubectl import Object
 
 from llm360.release.create import open_release
@@ -37,12 +37,24 @@ def mirror(bucket: str, store: Callable[[str], Storage]) -> str:
     return uri
 
 
-@pytest.fixture
 def pool() -> set[str]:
     """Names of the nodes that evaluations may run on."""
-    names = {node["metadata"]["name"] for node in kubectl.find("nodes", None, POOL)}
-    assert names, f"no node is labelled {POOL}"
-    return names
+    return {node["metadata"]["name"] for node in kubectl.find("nodes", None, POOL)}
+
+
+@pytest.fixture
+def move_pool() -> Iterator[Callable[[set[str]], None]]:
+    """Has evaluations run on other nodes; afterwards on those of before."""
+    before = pool()
+    assert before, f"no node is labelled {POOL}"
+
+    def move(to: set[str]) -> None:
+        for node in layout.NODES:
+            label = POOL if node.name in to else f"{POOL.partition('=')[0]}-"
+            kubectl.kubectl("label", "node", node.name, label, "--overwrite")
+
+    yield move
+    move(before)
 
 
 def pods(run: Any) -> list[Object]:
@@ -67,20 +79,20 @@ def results(uri: str, store: Callable[[str], Storage]) -> dict[str, list[str]]:
     return {str(c.step): sorted(label for name, label in evals if name == c.name) for c in published}
 
 
-@pytest.mark.takes(minutes=15)
+@pytest.mark.takes(minutes=18)
 def test_every_checkpoint_is_evaluated_while_the_run_trains_and_after_it(
-    operator, testbed, watcher, make_run, mirror, pool, store, llm360, kubectl_llm360
+    operator, testbed, watcher, make_run, mirror, move_pool, store, llm360, kubectl_llm360
 ):
     evaluation = {"tasks": TASKS, "mirror": mirror, "cpus": 0.2, "memory": "3Gi"}
     run = make_run("measured", data={"chunks": 3}, evaluation=evaluation)
     run.apply()
     run.wait(lambda: pods(run), "a pod that evaluates", START_SECONDS)
     (pod,) = pods(run)
-    assert {pod["spec"]["nodeName"]} <= pool
+    assert {pod["spec"]["nodeName"]} <= pool()
     with faults.pod(pod["metadata"]["name"], run.namespace):
         uid = pod["metadata"]["uid"]
         run.wait(lambda: any(each["metadata"]["uid"] != uid for each in pods(run)), "another pod", POD_SECONDS)
-    assert {each["spec"]["nodeName"] for each in pods(run)} <= pool
+    assert {each["spec"]["nodeName"] for each in pods(run)} <= pool()
 
     run.wait_for_reason("Complete", DONE_SECONDS, "Succeeded")
     run.wait(lambda: not run.pods(), "the end of head and workers", POD_SECONDS)
@@ -91,9 +103,16 @@ def test_every_checkpoint_is_evaluated_while_the_run_trains_and_after_it(
     assert run.status["evaluations"] == 8
     assert run.status["attempt"] == 1, "the training was disturbed"
 
-    run.patch({"evaluation": {"tasks": [*TASKS, ADDED], "analyses": ["perplexity"], "maxRunning": 2}})
+    lost, kept = layout.NODES
+    move_pool({lost.name})
+    added = {"tasks": [*TASKS, ADDED], "analyses": ["perplexity"]}
+    run.patch({"evaluation": {**added, "tolerations": [{"key": layout.GPU, "operator": "Exists"}], "maxRunning": 2}})
     with faults.operator():
-        run.wait(lambda: evaluated(run, [*LABELS, PERPLEXITY]), "what was added", EVALUATED_SECONDS)
+        run.wait(lambda: pods(run), "a pod that evaluates what was added", POD_SECONDS)
+    assert {each["spec"]["nodeName"] for each in pods(run)} == {lost.name}
+    move_pool({lost.name, kept.name})
+    with faults.node_lost(lost):
+        run.wait(lambda: evaluated(run, [*LABELS, PERPLEXITY]), "what was added, on the other node", EVALUATED_SECONDS)
     assert set(map(tuple, results(run.uri, store).values())) == {tuple(LABELS)}, "the added task alone"
     analysed = [body.checkpoint for body in open_release(store(run.uri)).history().analyses]
     assert len(analysed) == len(set(analysed)) == 4, "the documents held out, once by each checkpoint"
