@@ -77,6 +77,7 @@ class Recorder:
         self._failure = ""
         self._attempts = 0
         self._has_claimed = False
+        self._has_said_why = False
         self._started = time.time()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
@@ -187,11 +188,12 @@ class Recorder:
 
     def fail(self, message: str, reason: str, exit_code: int) -> None:
         """A rank cannot go on."""
-        self._failure = message
+        self._has_said_why = True
         if exit_code in (2, 3):
+            self._failure = message
             self._set_outcome(Outcome(exit_code, reason, message))
-        elif not self._over.is_set():
-            self._say(f"a worker failed: {message}")
+        else:
+            self._note_failure(message)
 
     def group_failed(self, problem: str) -> None:
         """Count a worker group that died before it claimed an attempt, and end the run where `recovery` allows no more.
@@ -199,7 +201,8 @@ class Recorder:
         Args:
             problem: What Ray Train says of it; told where no rank could say why it fails.
         """
-        self._submit(lambda: self._count_failure(problem))
+        told, self._has_said_why = self._has_said_why, False
+        self._submit(lambda: self._count_failure("" if told else problem))
 
     # -- asked by the driver and by watchers ---------------------------------------------------------------
 
@@ -285,9 +288,15 @@ class Recorder:
     def _count_failure(self, problem: str) -> None:
         if not self._has_claimed:
             self._attempts += 1
-            self.fail(problem, "WorkerFailed", 1)
+            if problem:
+                self._note_failure(problem)
             self._check_attempts()
         self._has_claimed = False
+
+    def _note_failure(self, problem: str) -> None:
+        self._failure = problem
+        if not self._over.is_set():
+            self._say(f"a worker failed: {problem}")
 
     def _check_attempts(self) -> None:
         """Raise AttemptsExhaustedError where no further group may train."""

@@ -130,15 +130,17 @@ def test_groups_that_claim_no_attempt_are_counted_too(
     recorder.group_failed("rank 1 died: once")
     recorder.begin_attempt(group)
     recorder.group_failed("rank 1 died: it is counted by its claim")
-    recorder.group_failed("rank 1 died: again")
+    recorder.fail("ModuleNotFoundError: No module named 'x'", "WorkerFailed", 1)
+    recorder.group_failed("rank 1 died: it has said why")
     assert recorder.begin_attempt(group) is None
     update = recorder.drain()
-    assert [event.text for event in update.events if "died" in event.text] == [
+    assert [event.text for event in update.events if "failed" in event.text] == [
         "a worker failed: rank 1 died: once",
-        "a worker failed: rank 1 died: again",
+        "a worker failed: ModuleNotFoundError: No module named 'x'",
     ]
     assert (update.outcome.exit_code, update.outcome.reason) == (4, "AttemptsExhausted")
     assert update.outcome.message.startswith("3 attempts ended without a new checkpoint")
+    assert update.outcome.message.endswith("the last failure was: ModuleNotFoundError: No module named 'x'")
     assert history(store).attempt == 1
 
 
