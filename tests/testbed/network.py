@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.layout import BRIDGE, HOST_IP, NODES, SERVICES, Node
-from testbed.process import run, wait_until
+from testbed.layout import BRIDGE, HOST_IP, NODES, SERVICES, STATE, Node
+from testbed.process import mounts_below, run, wait_until
+
+NAMESPACES = Path("/run/netns")
+"""iproute2's own: the first namespace of a machine makes it, and a mount on it."""
+FIRST = STATE / "first-namespaces"
+"""There where that first one was ours."""
 
 
 def make() -> None:
     """Make the bridge, and each node's namespace with its cable and routes."""
+    if not NAMESPACES.exists():
+        FIRST.touch()
     run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "address", "add", f"{HOST_IP}/24", "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])
@@ -37,12 +44,12 @@ def _make_node(node: Node) -> None:
 
 def inside(node: Node, command: list[str]) -> str:
     """Run a command in the node's network namespace."""
-    return run(["nsenter", f"--net=/run/netns/{node.namespace}", *command])
+    return run(["nsenter", f"--net={NAMESPACES / node.namespace}", *command])
 
 
 def is_made(node: Node) -> bool:
     """Whether the node's namespace is there."""
-    return Path("/run/netns", node.namespace).exists()
+    return (NAMESPACES / node.namespace).exists()
 
 
 def remove() -> None:
@@ -50,10 +57,19 @@ def remove() -> None:
     for node in NODES:
         if is_made(node):
             run(["ip", "netns", "delete", node.namespace])
+    if FIRST.exists() and NAMESPACES.exists() and not any(NAMESPACES.iterdir()):
+        forget_namespaces()
     # A namespace takes its end of a cable with it, and that the other end, a moment after it went.
     wait_until(lambda: not any(Path("/sys/class/net", node.link).exists() for node in NODES), "the cables' end", 20)
     if Path("/sys/class/net", BRIDGE).exists():
         run(["ip", "link", "delete", BRIDGE])
+
+
+def forget_namespaces() -> None:
+    """Undo what the first namespace of a machine has made; there must be none left."""
+    if str(NAMESPACES) in mounts_below(NAMESPACES.parent):
+        run(["umount", NAMESPACES])
+    NAMESPACES.rmdir()
 
 
 def unplug(node: Node) -> None:

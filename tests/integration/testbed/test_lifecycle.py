@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from testbed import cluster, layout
+from testbed import cluster, layout, network
 from testbed.process import wait_until
 
 TESTS = layout.CHECKOUT / "tests"
@@ -41,7 +41,7 @@ def machine_state() -> dict[str, list[str]]:
     """What a testbed could leave on a machine, read without its help."""
     lines = {
         "mounts": [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()],
-        "namespaces": [path.name for path in Path("/run/netns").glob("*")],
+        "namespaces": [path.name for path in network.NAMESPACES.glob("*")],
         "interfaces": [path.name for path in Path("/sys/class/net").iterdir()],
         "routes": subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout.splitlines(),
         "rules": [
@@ -81,6 +81,8 @@ def no_testbed(machine):
         pytest.skip(f"{found} is up and in use; `make cluster-down` first")
     code, printed = said("down", "--force")
     assert code == 0, printed
+    if network.NAMESPACES.exists() and not any(network.NAMESPACES.iterdir()):
+        network.forget_namespaces()  # as on a machine that never had one
 
 
 def test_it_survives_being_killed_refuses_a_second_and_leaves_nothing(no_testbed, tmp_path, capsys):
