@@ -1,9 +1,10 @@
-"""A local Ray for the session, and prepared data sets as the preparation writes them."""
+"""A local Ray for the tests of streaming, and prepared data sets as the preparation writes them."""
 
 from __future__ import annotations
 
 import io
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,10 +102,12 @@ def data_set(tmp_path_factory) -> DataSet:
     return prepare(folder.as_uri(), StorageOptions(), [[190, 210], [333], [50, 10, 210]])
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def ray_session(tmp_path_factory, s3_server) -> Iterator[None]:
     """Ray with two CPUs on this machine; its processes know the S3 server and keep shards in a folder of their own."""
     environment = {**s3_server.environment, "LLM360_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    # Ray and Ray Train take these for themselves; without them ctrl-C would not end the tests that follow.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, at its start
         for name, value in environment.items():
@@ -114,6 +117,8 @@ def ray_session(tmp_path_factory, s3_server) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def start_ray(attempts: int) -> None:
