@@ -51,6 +51,7 @@ bench: $(VENV)/.bench  ## the numbers of docs/benchmarks.md, each against a peer
 	$(VENV)/bin/python tests/benchmarks/verify.py
 	$(VENV)/bin/python tests/benchmarks/evaluate.py
 	$(VENV)/bin/python tests/benchmarks/memorization.py
+	$(VENV)/bin/python tests/benchmarks/overhead.py --rounds 6
 	PYTHONPATH=trainer $(VENV)/bin/python tests/benchmarks/step.py --device cpu --peer
 	$(VENV)/bin/python tests/benchmarks/operator_scale.py --runs 10,100 --steady 30
 

@@ -7,7 +7,8 @@ once. The operator is its own process with exactly the chart's rights.
     all exist   from the first run's creation until the last run's RayJob, which is the last of its children
     plain       the same runs and children made by a client that knows them beforehand, at the same concurrency;
                 without the status that the operator writes and without its events
-    ratio       all exist / plain (goal: <= 2)
+    answered    the same of the plain client while the stub answers it, too, as KubeRay would anybody
+    ratio       all exist / plain (goal: <= 2), and / answered
     written     requests of the operator per run until all train; the plain client makes 6
     operator    its CPU time per run until all train
     API server  its CPU time per run and etcd's, for the operator and the stub until all train / for the plain client
@@ -87,6 +88,7 @@ class Result:
     runs: int
     all_exist: float
     plain: float
+    plain_answered: float
     requests_per_run: float
     operator_cpu: float
     server_cpu: float
@@ -100,6 +102,10 @@ class Result:
     @property
     def ratio(self) -> float:
         return self.all_exist / self.plain
+
+    @property
+    def ratio_answered(self) -> float:
+        return self.all_exist / self.plain_answered
 
 
 def run_object(name: str) -> Object:
@@ -238,6 +244,10 @@ async def measure(
     await client.clear("bench")
     stub.jobs.clear()
     stub.is_playing = True
+    plain_answered = await time_plain(client, names)
+    await stub.settle(num_runs)
+    await client.clear("bench")
+    stub.jobs.clear()
     with operator(server.url, folder, stub.port, args.parallel) as (process, metrics):
         await until(lambda: answers(metrics), "the operator", process)
 
@@ -263,6 +273,7 @@ async def measure(
             runs=num_runs,
             all_exist=all_exist,
             plain=plain,
+            plain_answered=plain_answered,
             requests_per_run=(before.total(name) - start.total(name)) / num_runs,
             operator_cpu=(before.cpu - start.cpu) / num_runs,
             server_cpu=server_cpu / num_runs,
@@ -316,12 +327,16 @@ async def soak(
 
 
 def show(results: list[Result]) -> None:
-    print(f"{'runs':>6} {'all exist':>10} {'plain':>8} {'ratio':>6} {'written':>8} {'operator':>9} {'API server':>15}"
-          f" {'decision p99':>13} {'CPU/round':>10} {'requests/run/min':>17} {'memory':>7}")  # fmt: skip
+    columns = {
+        "runs": 6, "all exist": 10, "plain": 8, "answered": 9, "ratio": 12, "written": 8, "operator": 9,
+        "API server": 15, "decision p99": 13, "CPU/round": 10, "requests/run/min": 17, "memory": 7,
+    }  # fmt: skip
+    print(" ".join(f"{name:>{width}}" for name, width in columns.items()))
     for each in results:
         server = f"{1000 * each.server_cpu:.1f}/{1000 * each.server_cpu_plain:.1f} ms"
         print(
-            f"{each.runs:6,d} {each.all_exist:8.2f} s {each.plain:6.2f} s {each.ratio:6.2f} "
+            f"{each.runs:6,d} {each.all_exist:8.2f} s {each.plain:6.2f} s {each.plain_answered:7.2f} s"
+            f" {each.ratio:5.2f}, {each.ratio_answered:4.2f}× "
             f"{each.requests_per_run:8.1f} {1000 * each.operator_cpu:6.1f} ms {server:>15} "
             f"{1000 * each.decision_p99:10.2f} ms {1000 * each.cpu_per_round:7.2f} ms "
             f"{each.requests_per_run_minute:17.1f} {each.memory / 1e6:4.0f} MB"

@@ -263,6 +263,12 @@ class Stub:
         await self._runner.cleanup()
         await self._client.close()
 
+    async def settle(self, num_jobs: int) -> None:
+        """Wait until so many RayJobs were seen, and all that was seen is answered."""
+        async with asyncio.timeout(START_SECONDS):
+            while len(self.jobs) < num_jobs or self._tasks:
+                await asyncio.sleep(0.05)
+
     async def _play(self, kind: str) -> None:
         async for event in self._client.events(kind):
             found = event["object"]
