@@ -126,7 +126,7 @@ def training(own: S3Server, args: argparse.Namespace, log: Path) -> Iterator[sub
     settings = {
         "model.hiddenSize": args.hidden,
         "model.intermediateSize": args.hidden * 8 // 3 // 8 * 8,
-        # Many short steps, so that a window holds dozens; a checkpoint every minute or so.
+        # Many short steps, and a checkpoint every minute or so.
         "training.batchSize": 4,
         "parallelism.microBatch": 4,
         "data.chunks": args.steps // 20,  # the recipe makes rows for 20 steps a chunk
