@@ -96,8 +96,7 @@ def main() -> None:
             if any(process.exitcode for process in ranks):
                 sys.exit("a rank failed; see its message above")
         finally:
-            server.process.kill()
-            server.process.wait(timeout=20)
+            server.end()
         result = json.loads((Path(folder) / "result.json").read_text())
     show(result)
     if args.json:

@@ -25,6 +25,8 @@ CACHE = Path(os.environ.get("LLM360_TESTBED_CACHE") or Path.home() / ".cache" / 
 STATE = Path("/var/lib/llm360-testbed")
 """One cluster's life; gone after `down`."""
 LOCK = Path("/run/llm360-testbed.lock")
+NAMESPACES = Path("/run/netns")
+"""Where iproute2 keeps network namespaces: the first one of a machine makes it, and a mount on it."""
 LOGS = STATE / "logs"
 DISKS = STATE / "disks"
 KUBECONFIG = STATE / "kubeconfig" / "admin.json"

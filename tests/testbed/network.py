@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.layout import BRIDGE, HOST_IP, NODES, SERVICES, STATE, Node
+from testbed.layout import BRIDGE, HOST_IP, NAMESPACES, NODES, SERVICES, STATE, Node
 from testbed.process import mounts_below, run, wait_until
 
-NAMESPACES = Path("/run/netns")
-"""iproute2's own: the first namespace of a machine makes it, and a mount on it."""
 FIRST = STATE / "first-namespaces"
-"""There where that first one was ours."""
+"""There where the first namespace of the machine was ours."""
 
 
 def make() -> None:

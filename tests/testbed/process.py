@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from testbed.errors import TestbedError
-from testbed.layout import LOGS
+from testbed.layout import LOGS, NAMESPACES
 
 V1_ROOT = Path("/sys/fs/cgroup")
 POLL_SECONDS, POLL_SHARE = 0.1, 4
@@ -154,7 +154,7 @@ def start(name: str, command: Iterable[object], *, group: str, namespace: str | 
     LOGS.mkdir(parents=True, exist_ok=True)
     join = 'echo $$ > "$0" && exec "$@"'
     # Not `ip netns exec`: it mounts /sys anew, and kubelet then finds no control groups.
-    enter = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
+    enter = ["nsenter", f"--net={NAMESPACES / namespace}"] if namespace else []
     daemon: list[object] = ["sh", "-c", join, _members_root() / own / "cgroup.procs", *enter, *command]
     with (LOGS / f"{name}.log").open("ab") as log:
         subprocess.run(

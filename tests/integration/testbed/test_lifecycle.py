@@ -41,7 +41,7 @@ def machine_state() -> dict[str, list[str]]:
     """What a testbed could leave on a machine, read without its help."""
     lines = {
         "mounts": [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()],
-        "namespaces": [path.name for path in network.NAMESPACES.glob("*")],
+        "namespaces": [path.name for path in layout.NAMESPACES.glob("*")],
         "interfaces": [path.name for path in Path("/sys/class/net").iterdir()],
         "routes": subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout.splitlines(),
         "rules": [
@@ -81,7 +81,7 @@ def no_testbed(machine):
         pytest.skip(f"{found} is up and in use; `make cluster-down` first")
     code, printed = said("down", "--force")
     assert code == 0, printed
-    if network.NAMESPACES.exists() and not any(network.NAMESPACES.iterdir()):
+    if layout.NAMESPACES.exists() and not any(layout.NAMESPACES.iterdir()):
         network.forget_namespaces()  # as on a machine that never had one
 
 
