@@ -10,6 +10,7 @@ Shape suffixes: N tokens, C hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from torch.nn import functional
 
 MAX_CHUNK_LOGITS = 2**25
 """Most logits held at once: 128 MiB in fp32; large enough to keep a GPU's matrix units busy."""
+
+TILE = 128
+"""Tokens of a GPU's tile in a matrix product; what is left over costs a whole one."""
 
 
 def weighted_cross_entropy(
@@ -60,7 +64,7 @@ class _WeightedCrossEntropy(Function):
         weights_N: Tensor,
         logits_scale: float,
     ) -> tuple[Tensor, Tensor]:
-        chunk = max(1, MAX_CHUNK_LOGITS // weight_VC.shape[0])
+        chunk = _chunk_tokens(len(labels_N), weight_VC.shape[0])
         losses_N = torch.empty_like(weights_N)
         grad_hidden_NC = torch.empty_like(hidden_NC)
         # Summed over chunks in fp32, whatever the compute dtype.
@@ -91,6 +95,15 @@ class _WeightedCrossEntropy(Function):
     def backward(ctx: Any, grad_total: Tensor, _grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         grads = [None if grad is None else grad * grad_total for grad in ctx.saved_tensors]
         return (*grads, None, None, None)
+
+
+def _chunk_tokens(tokens: int, vocab_size: int) -> int:
+    """Tokens of a chunk: as few chunks as the limit allows, alike, and of whole tiles where they have one."""
+    most = max(1, MAX_CHUNK_LOGITS // vocab_size)
+    if tokens <= most:
+        return max(1, tokens)
+    alike = math.ceil(tokens / math.ceil(tokens / most))
+    return min(most, math.ceil(alike / TILE) * TILE)
 
 
 def _losses_to_gradient(logits_NV: Tensor, labels_N: Tensor) -> Tensor:

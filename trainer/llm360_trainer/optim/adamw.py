@@ -66,8 +66,9 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
 
 def set_finished_steps(optimizer: torch.optim.Optimizer, steps: int) -> None:
     """Tell the bias correction how many steps of training lie behind."""
-    for state in optimizer.state.values():
-        state["step"].fill_(steps)
+    counters = [state["step"] for state in optimizer.state.values()]
+    torch._foreach_zero_(counters)  # two launches for all, where a GPU would wait for one each
+    torch._foreach_add_(counters, steps)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

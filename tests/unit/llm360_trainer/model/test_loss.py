@@ -69,3 +69,21 @@ def test_bf16_sums_in_fp32(inputs):
     assert half_weight.grad.dtype == torch.bfloat16
     expected = functional.cross_entropy(functional.linear(half_hidden, half_weight).float(), labels, reduction="none")
     torch.testing.assert_close(losses, expected)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocab_size", "expected"),
+    [
+        (4096, 32_000, 1024),  # the limit allows 1,048: four chunks, which divide it
+        (2048, 50_432, 512),  # and 665
+        (5000, 32_000, 1024),
+        (700, 32_000, 700),  # one chunk
+        (3000, 2**20, 32),  # less than a tile
+        (10, 2**26, 1),
+        (0, 32_000, 1),
+    ],
+)
+def test_chunks_are_alike_and_of_whole_tiles(tokens, vocab_size, expected):
+    chunk = loss._chunk_tokens(tokens, vocab_size)
+    assert chunk == expected
+    assert chunk == 1 or chunk * vocab_size <= loss.MAX_CHUNK_LOGITS
