@@ -389,15 +389,17 @@ def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:
             phase, "PodsLost", f"{lost}; the run goes on from its last checkpoint once they are ({where})"
         )
         return _held_up(verdict, case.seen.troubles)
-    if case.seen.driver is not None:
-        return Verdict("Training", "Training", where)
     if not status.get("attempt"):  # none was claimed yet
+        if case.seen.driver is not None:
+            return Verdict("Starting", "WorkersStart", "the driver has answered; its workers start")
         prepares = (status.get("preflight") or {}).get("prepares")
         if prepares:
             return Verdict(
                 "Preparing", "DataIsPrepared", f"the data of {', '.join(prepares)} is prepared on the cluster"
             )
         return Verdict("Starting", "DriverStarts", "the driver starts; it has not answered yet")
+    if case.seen.driver is not None:
+        return Verdict("Training", "Training", where)
     message = f"the driver does not answer on port {STATUS_PORT} of the head; last known: {where}"
     return Verdict("Training", "DriverUnreachable", message, is_silent=True)
 

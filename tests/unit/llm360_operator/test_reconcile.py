@@ -38,6 +38,20 @@ def test_from_apply_to_training(world):
     assert world.status["rayCluster"] == "amber"
 
 
+def test_a_run_trains_once_its_workers_have_claimed_an_attempt(world):
+    world.settle()
+    world.train(step=0, attempt=0, checkpoints=[])
+    world.step()
+    assert world.said == ("Starting", "WorkersStart")
+    world.lose_pods(head=True)
+    world.step()
+    assert world.said == ("Starting", "PodsLost")  # nothing was begun that could be recovered
+    world.make_ready()
+    world.train(step=0, attempt=1, checkpoints=[])
+    world.step()
+    assert world.said == ("Training", "Training")
+
+
 def test_success_stores_the_status_before_the_pods_go(training):
     training.end_job(0)
     assert kinds(training.step()) == []
