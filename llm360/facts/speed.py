@@ -1,7 +1,7 @@
 """How long a step takes at least: its arithmetic against a GPU's peak, its communication against the links.
 
     arithmetic     tokens of a rank · (6P + 12·L·Q·T) / (peak · MFU), the peak that of bf16
-    gather         c·P·(W − 1)/W per micro step, twice where weights are freed after forward
+    gather         2 · c·P·(W − 1)/W per micro step; once per step where weights are not freed after forward
     reduce         4·P·(W − 1)/W per step, or per micro step with reduceGradients: each
     replicate      2 · 4·P/W · (R − 1)/R per step, the all-reduce over R replicas (HSDP)
 
@@ -102,7 +102,7 @@ def step_traffic(model: Model, step: StepShape, replicas: int) -> Traffic:
     parameters, ranks = num_parameters(model), step.shard_ranks
     share = (ranks - 1) / ranks
     reductions = step.micro_steps if step.reduce_each else 1
-    gathers = step.micro_steps * (2 if step.reshard else 1)
+    gathers = 2 * step.micro_steps if step.reshard else 1
     return Traffic(
         gather=gathers * step.compute_bytes * parameters * share,
         reduce=reductions * FP32 * parameters * share,

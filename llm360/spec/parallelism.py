@@ -41,7 +41,7 @@ class Parallelism(Section):
     compile: bool = setting("Whether each block is compiled with torch.compile.")
     reshard_after_forward: bool = setting(
         "Whether a block's gathered weights are freed after forward and gathered again in backward: less memory, more"
-        " traffic."
+        " traffic. Where they are not, they are gathered once a step, whatever the number of micro steps."
     )
     prefetch: int = setting(
         "Blocks whose weights are gathered ahead of the one at work; 0 leaves it to FSDP2, which gathers one ahead in"

@@ -80,6 +80,8 @@ class TrainStep:
             None: a row is one document.
         reduce_each: Sum gradients over ranks in every micro step: more traffic, but no rank ever holds a whole
             gradient.
+        keep_gathered: Gather weights once, in the first micro step, and free them in the last one's backward; of use
+            where the model was built without `reshard_after_forward`.
 
     Raises:
         ValueError: A batch or micro batch below 1.
@@ -97,6 +99,7 @@ class TrainStep:
         max_grad_norm: float | None = 1.0,
         end_of_document: int | None = None,
         reduce_each: bool = False,
+        keep_gathered: bool = False,
     ) -> None:
         if batch_rows < 1 or micro_batch < 1:
             raise ValueError(f"batch_rows ({batch_rows}) and micro_batch ({micro_batch}) must be at least 1")
@@ -107,6 +110,7 @@ class TrainStep:
         self.max_grad_norm = max_grad_norm
         self.end_of_document = end_of_document
         self.reduce_each = reduce_each
+        self.keep_gathered = keep_gathered
         self.rank_rows = math.ceil(batch_rows / mesh.size())
         """Rows that every rank computes, rows of weight 0 included."""
         self._replicas = mesh.size() // mesh["shard"].size()
@@ -188,7 +192,7 @@ class TrainStep:
         loss_sums_R = torch.empty(self.rank_rows, dtype=torch.float64, device=self._device)
         for start in range(0, self.rank_rows, self.micro_batch):
             micro = slice(start, start + self.micro_batch)
-            self._sync_gradients(start + self.micro_batch >= self.rank_rows)
+            self._prepare_micro_step(start + self.micro_batch >= self.rank_rows)
             ids_RL = batch.ids_RL[micro]
             inputs_RT = ids_RL[:, :-1]
             documents_RT = None if self.end_of_document is None else documents_of(inputs_RT, self.end_of_document)
@@ -197,10 +201,11 @@ class TrainStep:
             loss_sums_R[micro] = (losses_RT * batch.mask_RT[micro]).sum(dim=1, dtype=torch.float64)
         return loss_sums_R
 
-    def _sync_gradients(self, is_last: bool) -> None:
+    def _prepare_micro_step(self, is_last: bool) -> None:
         assert isinstance(self.model, FSDPModule), "the model comes from build_model"
         self.model.set_requires_gradient_sync(is_last or self.reduce_each)
         self.model.set_is_last_backward(is_last)
+        self.model.set_reshard_after_backward(is_last or not self.keep_gathered)
 
     def _reduce(
         self, batch: _Batch, loss_sums_R: Tensor, flags: Sequence[float]

@@ -1,11 +1,14 @@
 """The step in one process; `tests/integration/model` holds it against itself over several."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from llm360_trainer.model import DecoderConfig
 from llm360_trainer.optim import OptimizerSettings, build_optimizer
@@ -35,24 +38,24 @@ def source():
     return np.array([0, 2, 0, 1, 2], dtype=np.uint16)
 
 
+def make_step(mesh, batch_rows=ROWS, micro_batch=2, max_grad_norm=None, reshard=True, **options):
+    model = build_model(CONFIG, ParallelSettings(reshard_after_forward=reshard), mesh)
+    fill_initial(model, seed=1)
+    return TrainStep(
+        model,
+        build_optimizer(model, OptimizerSettings()),
+        mesh,
+        batch_rows=batch_rows,
+        micro_batch=micro_batch,
+        num_sources=3,
+        max_grad_norm=max_grad_norm,
+        **options,
+    )
+
+
 @pytest.fixture
 def build(mesh):
-    def build_step(batch_rows=ROWS, micro_batch=2, max_grad_norm=None, **options):
-        model = build_model(CONFIG, ParallelSettings(), mesh)
-        fill_initial(model, seed=1)
-        optimizer = build_optimizer(model, OptimizerSettings())
-        return TrainStep(
-            model,
-            optimizer,
-            mesh,
-            batch_rows=batch_rows,
-            micro_batch=micro_batch,
-            num_sources=3,
-            max_grad_norm=max_grad_norm,
-            **options,
-        )
-
-    return build_step
+    return partial(make_step, mesh)
 
 
 def parameters_of(step):
@@ -116,6 +119,32 @@ def test_micro_batch_changes_rounding_alone(build, ids, source, micro_batch):
         rate = {"finished_steps": finished, "learning_rate": 1e-2}
         result, expected = step(ids, None, source, **rate), whole(ids, None, source, **rate)
         assert result.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
+def test_weights_that_are_kept_over_micro_steps_change_nothing(build, ids, source):
+    freed, kept = build(), build(reshard=False, keep_gathered=True)
+    for finished in range(3):
+        rate = {"finished_steps": finished, "learning_rate": 1e-2}
+        assert freed(ids, None, source, **rate) == kept(ids, None, source, **rate)
+    assert all(map(torch.equal, parameters_of(freed), parameters_of(kept)))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_weights_that_are_kept_are_gathered_once_a_step(keep, ids, source):
+    # Two ranks, of which this is one and the other answers nothing: only what is sent counts.
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        step = make_step(make_mesh(2), batch_rows=2 * ROWS, reshard=not keep, keep_gathered=keep)
+        for finished in range(2):
+            with CommDebugMode() as traffic:
+                step(ids, None, source, finished_steps=finished, learning_rate=0.0)
+            # Three micro steps; the weights of each block, and those of embedding, norm and head, which forward never
+            # frees.
+            blocks = CONFIG.num_layers
+            gathers = traffic.get_comm_counts()[torch.ops.c10d._allgather_base_]
+            assert gathers == (blocks + 1 if keep else 3 * (2 * blocks + 1))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_gradient_norm_is_that_of_the_mean_loss(build, ids, source):

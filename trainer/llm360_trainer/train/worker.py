@@ -166,6 +166,7 @@ class Worker:
                     max_grad_norm=spec.training.gradient_clip,
                     end_of_document=end_of_document(self.run_spec, stage.manifest),
                     reduce_each=spec.parallelism.reduce_gradients == "each",
+                    keep_gathered=not spec.parallelism.reshard_after_forward,
                 )
                 for stage in self.given.stages
             },

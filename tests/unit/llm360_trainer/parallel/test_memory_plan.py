@@ -54,6 +54,7 @@ def tracked_peak(config, step, mesh):
                 is_last = micro_step == step.micro_steps - 1
                 model.set_requires_gradient_sync(is_last or step.reduce_each)
                 model.set_is_last_backward(is_last)
+                model.set_reshard_after_backward(is_last or step.reshard)
                 if micro_step:
                     tracker.reset_mod_stats()
                 total, _ = model(ids[:, :-1], ids[:, 1:], torch.zeros(step.micro_batch, step.sequence_length))
@@ -79,6 +80,8 @@ GROUPED = (*SMALL, "numKeyValueHeads=2", "vocabSize=2000")
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 4, 8, "none")),
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 4, 2, "selective")),
         ("amber-7b", GROUPED, StepShape(4, 1, 256, 2, 8, "none", reshard=False)),
+        ("amber-7b", GROUPED, StepShape(4, 3, 256, 2, 8, "none", reshard=False)),
+        ("amber-7b", GROUPED, StepShape(4, 2, 256, 2, 1, "full", reshard=False)),
         ("amber-7b", WIDE, StepShape(2, 1, 2048, 2, 8, "selective")),
         ("amber-7b", WIDE, StepShape(2, 2, 2048, 2, 64, "full")),
         ("amber-7b", GROUPED, StepShape(8, 2, 256, 2, 8, "full", fp8=True)),
