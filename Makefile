@@ -34,7 +34,7 @@ lint: $(VENV)/.test  ## style, types and layers
 	$(VENV)/bin/lint-imports
 
 test: lint  ## everything; FAST=1 leaves out what needs servers and more than a few seconds
-	$(VENV)/bin/pytest --durations=12 --durations-min=20 $(if $(FAST),tests/unit -m "not slow",tests/unit tests/integration tests/e2e)
+	$(VENV)/bin/pytest --durations=12 --durations-min=20 $(if $(FAST),tests/unit tests/gpu -m "not slow",tests/unit tests/gpu tests/integration tests/e2e)
 
 cluster:  ## start a real Kubernetes with KubeRay, Kueue, S3 and Prometheus on this machine (tests/testbed)
 	@cd tests && $(PYTHON) -m testbed up

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import itertools
 import json
+import os
 import platform
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from step_breakdown import breakdown
+from step_setting import Setting, given_setting, sweep
 from step_work import Work, load_work, positive
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -45,13 +45,15 @@ from llm360_trainer.parallel import (
     fp8_unavailable,
     make_mesh,
     set_deterministic,
+    with_measured_recomputation,
 )
 from llm360_trainer.step import TrainStep
 
 EXAMPLES = """\
 examples:
   PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --compile --checkpointing selective
-  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber.json --sweep --json sweep.json
+  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber.json --compile --sweep --json best.json
+  PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --like best.json --precision fp8-rowwise
   PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --compile --micro-batch 5 --peer
   PYTHONPATH=trainer python tests/benchmarks/step.py --preset amber-7b --device cpu --steps 3
 """
@@ -65,19 +67,6 @@ END_OF_DOCUMENT = 0
 DOCUMENT_TOKENS = 512  # tokens of a document, on average, with --documents
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How a step is run."""
-
-    micro_batch: int
-    precision: str
-    attention: str
-    compile: bool
-    checkpointing: str
-    reshard: bool
-    documents: bool
-
-
 def main() -> int:
     args = parse_arguments()
     device = torch.device(args.device)
@@ -86,13 +75,18 @@ def main() -> int:
     except (OSError, ValueError, KeyError, ImportError) as error:
         print(f"step.py: error: --preset {args.preset}: {error}", file=sys.stderr)
         return 2
+    try:
+        chosen = given_setting(vars(args), args.like)
+    except (OSError, ValueError) as error:
+        print(f"step.py: error: --like {args.like}: {error}", file=sys.stderr)
+        return 2
     if args.deterministic:
         set_deterministic(args.threads)
     elif args.threads:
         torch.set_num_threads(args.threads)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        result = run(args, work, device)
+        result = run(args, work, chosen, device)
     finally:
         dist.destroy_process_group()
     print(describe(result))
@@ -101,20 +95,18 @@ def main() -> int:
     return 1 if "failed" in result["ours"] else 0
 
 
-def run(args: argparse.Namespace, work: Work, device: torch.device) -> dict[str, Any]:
+def run(args: argparse.Namespace, work: Work, chosen: Setting, device: torch.device) -> dict[str, Any]:
     """Measure the setting, or all of a sweep and then the best; and the peer where it is wanted."""
     mesh = make_mesh(1, device.type)
-    chosen = Setting(
-        args.micro_batch, args.precision, args.attention, args.compile, args.checkpointing, args.reshard, args.documents
-    )
-    tried = []
+    tried: list[dict[str, Any]] = []
     if args.sweep:
-        for setting in sweep(chosen, work):
+
+        def try_out(setting: Setting) -> dict[str, Any]:
             tried.append(attempt(setting, work, mesh, args.steps, args.warmup))
             print(one_line(tried[-1]), file=sys.stderr, flush=True)
-        fitting = [found for found in tried if "seconds" in found]
-        if fitting:
-            chosen = Setting(**min(fitting, key=lambda found: found["seconds"])["setting"])
+            return tried[-1]
+
+        chosen = sweep(chosen, work.batch_rows, device_memory(device), try_out)
     ours = attempt(chosen, work, mesh, args.steps, args.warmup, with_breakdown=True)
     result = {"machine": machine(device), "work": describe_work(work), "ours": ours, "tried": tried}
     if args.peer and "failed" not in ours:
@@ -127,21 +119,11 @@ def run(args: argparse.Namespace, work: Work, device: torch.device) -> dict[str,
             micro_batch=chosen.micro_batch,
             bf16=chosen.precision != "fp32",
             compiled=chosen.compile,
-            checkpointing=chosen.checkpointing != "none",
             device=device,
             steps=args.steps,
             warmup=args.warmup,
         )
     return result
-
-
-def sweep(base: Setting, work: Work) -> Iterator[Setting]:
-    """Every micro batch that divides the batch, with each form of recomputation, gathered weights kept or not."""
-    divisors = [n for n in range(work.batch_rows, 0, -1) if work.batch_rows % n == 0]
-    for micro_batch, checkpointing, reshard in itertools.product(
-        divisors, ("none", "selective", "full"), (False, True)
-    ):
-        yield replace(base, micro_batch=micro_batch, checkpointing=checkpointing, reshard=reshard)
 
 
 def attempt(
@@ -235,6 +217,11 @@ def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
         compile=setting.compile,
         reshard_after_forward=setting.reshard,
     )
+    if setting.checkpointing == "measured":
+        budget = setting.activation_gib * 2**30
+        settings = with_measured_recomputation(
+            settings, work.config, setting.micro_batch, work.sequence_length, budget, device
+        )
     model = build_model(work.config, settings, mesh)
     generator = torch.Generator(mesh.device_type).manual_seed(0)
 
@@ -254,6 +241,7 @@ def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
         num_sources=1,
         max_grad_norm=1.0,
         end_of_document=END_OF_DOCUMENT if setting.documents else None,
+        keep_gathered=not setting.reshard,
     )
 
 
@@ -267,6 +255,13 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that the device has for all that computes on it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def device_name(device: torch.device) -> str:
@@ -320,8 +315,9 @@ def describe(result: dict[str, Any]) -> str:
     if "peer" in result:
         peer = result["peer"]
         lines.append(
-            f"LlamaForCausalLM of transformers {peer['transformers']}: {peer['seconds']:.4f} s; ours is"
-            f" {peer['seconds'] / ours['seconds']:.2f} × as fast"
+            f"LlamaForCausalLM of transformers {peer['transformers']}, micro batch {peer['micro_batch']}"
+            + (", all recomputed" if peer["checkpointing"] else "")
+            + f": {peer['seconds']:.4f} s; ours is {peer['seconds'] / ours['seconds']:.2f} × as fast"
         )
     return "\n".join(lines)
 
@@ -341,33 +337,38 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
+    add, yes_or_no = parser.add_argument, argparse.BooleanOptionalAction
     add("--preset", default="amber-7b", metavar="NAME|FILE.json", help="whose model it is (default: %(default)s)")
     add("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     add(
         "--small",
-        action=argparse.BooleanOptionalAction,
+        action=yes_or_no,
         help="the preset's form at a size for CPUs: 2 layers of 64 features (default: on with --device cpu)",
     )
     add("--batch", type=positive, help="sequences of a step (default: the preset's batch by its GPUs; small: 4)")
     add("--sequence-length", type=positive, help="tokens of a sequence (default: the preset's; small: 64)")
-    add("--micro-batch", type=positive, default=1, help="sequences of a forward and backward (default: 1)")
-    add("--precision", choices=tuple(DTYPES), default="bf16")
-    add("--attention", choices=("auto", *BACKENDS), default="auto", help="its kernel; auto: the fastest one here")
+    add("--like", type=Path, metavar="FILE", help="take the setting from this result of --json, but for what is given")
+    add("--micro-batch", type=positive, help="sequences of a forward and backward (default: 1)")
+    add("--precision", choices=tuple(DTYPES), help="(default: bf16)")
+    add("--attention", choices=("auto", *BACKENDS), help="its kernel; auto, the default: the fastest one here")
     add(
         "--documents",
-        action="store_true",
+        action=yes_or_no,
         help=f"attend inside documents of {DOCUMENT_TOKENS} tokens on average; the cost shows beside a run without",
     )
-    add("--compile", action="store_true", help="compile each block with torch.compile")
-    add("--checkpointing", choices=("none", "selective", "full"), default="none", help="what is computed again")
+    add("--compile", action=yes_or_no, help="compile each block with torch.compile")
+    add(
+        "--checkpointing",
+        choices=("none", "selective", "full", "measured"),
+        help="what is computed again in backward (default: none); measured keeps what is dear, in --activation-gib",
+    )
+    add("--activation-gib", type=float, help="memory for what all blocks keep, with --checkpointing measured")
     add(
         "--reshard",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        action=yes_or_no,
         help="free a block's gathered weights after forward, gather them again in backward (default: no)",
     )
-    add("--sweep", action="store_true", help="try micro batches, recomputation and resharding; report the fastest")
+    add("--sweep", action="store_true", help="try micro batches, each with the least recomputation that fits")
     add(
         "--deterministic",
         action="store_true",

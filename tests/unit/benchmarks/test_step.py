@@ -74,9 +74,73 @@ def test_a_bare_machine_measures_a_preset(tmp_path):
     parts = ours["breakdown"]
     assert list(parts) == ["attention", "linear layers", "norm and rotary", "loss", "optimizer", "sharding", "gaps"]
     assert all(seconds > 0 for part, seconds in parts.items() if part != "gaps")
-    # Two micro batches, three forms of recomputation, weights kept or not; the fastest was measured again.
-    assert len(result["tried"]) == 12
+    # Two micro batches, which both fit as they are; the fastest was measured again.
+    assert [found["setting"]["micro_batch"] for found in result["tried"]] == [1, 2]
     assert ours["setting"] == min(result["tried"], key=lambda found: found["seconds"])["setting"]
+
+
+def a_device(gib):
+    """Measures settings of 10 rows on a device with so much memory."""
+    kept_gib = {"none": 9, "selective": 6, "full": 0.5}  # of a row
+    compute = {"none": 10, "selective": 11, "full": 13, "measured": 10}
+
+    def try_out(setting):
+        is_measured = setting.checkpointing == "measured"
+        kept = setting.activation_gib if is_measured else setting.micro_batch * kept_gib[setting.checkpointing]
+        used = 100 + 13 * (not setting.reshard) + kept
+        tried.append((setting.micro_batch, setting.checkpointing, setting.reshard))
+        if used > gib:
+            return {"failed": "out of memory"}
+        seconds = compute[setting.checkpointing] + setting.reshard + 5 / setting.micro_batch
+        return {"seconds": seconds, "memory_bytes": used * 2**30}
+
+    tried = []
+    return tried, try_out
+
+
+def test_a_sweep_tries_no_more_recomputation_than_is_needed(step):
+    setting = sys.modules["step_setting"]
+    base = setting.Setting(precision="fp8-rowwise")
+    tried, try_out = a_device(140)
+    best = setting.sweep(base, 10, 140 * 2**30, try_out)
+    assert tried == [
+        (1, "none", False),
+        (2, "none", False),
+        (5, "none", False),  # 158 GiB
+        (5, "none", True),  # 145 GiB
+        (5, "selective", False),  # 143 GiB
+        (5, "selective", True),
+        (5, "measured", True),
+        (10, "selective", True),  # what was too large for 5 rows is not tried again
+        (10, "full", False),
+        (10, "measured", False),
+    ]
+    assert best == setting.Setting(10, "fp8-rowwise", checkpointing="measured", activation_gib=16.0)
+
+
+def test_a_sweep_in_which_nothing_fits_reports_why(step):
+    setting = sys.modules["step_setting"]
+    tried, try_out = a_device(50)
+    assert setting.sweep(setting.Setting(), 10, 50 * 2**30, try_out) == setting.Setting()
+    assert len(tried) == 6
+
+
+def test_an_earlier_result_gives_the_setting_and_flags_change_it(step, tmp_path):
+    setting = sys.modules["step_setting"]
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps({"ours": {"setting": {**vars(setting.Setting(5, compile=True))}}}))
+    flags = dict.fromkeys(setting.Setting.__dataclass_fields__)
+    found = setting.given_setting({**flags, "documents": True, "compile": False}, path)
+    assert found == setting.Setting(5, compile=False, documents=True)
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", '{"ours": {"failed": "out of memory"}}'])
+def test_a_result_that_is_none_is_one_sentence(step, monkeypatch, capsys, tmp_path, text):
+    path = tmp_path / "best.json"
+    path.write_text(text)
+    monkeypatch.setattr(sys, "argv", ["step.py", "--like", str(path), "--device", "cpu"])
+    assert step.main() == 2
+    assert f"step.py: error: --like {path}: " in capsys.readouterr().err
 
 
 @pytest.mark.slow
