@@ -3,6 +3,8 @@
 launch.py       store, data, Ray, recorder, Ray Train; waits for the end
 stages.py       each stage's data, prepared or found, checked against the specification
 recorder.py     the actor that all ranks talk to; the ledger's training writer
+attempts.py     how many groups in a row ended without a new checkpoint
+resume.py       the checkpoint from which an attempt goes on
 environment.py  what an attempt ran on
 labels.py       names of checkpoints
 service.py      /status and /metrics

@@ -18,28 +18,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from llm360.canonical import sha256_digest
-from llm360.errors import AttemptsExhaustedError, IntegrityError, LLM360Error, ObjectNotFoundError
-from llm360.release.checkpoint import CheckpointManifest
+from llm360.errors import AttemptsExhaustedError, IntegrityError, LLM360Error
 from llm360.release.create import open_release
-from llm360.release.history import CheckpointEntry, History
+from llm360.release.history import History
 from llm360.release.layout import manifest_key
 from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
-from llm360.report.text import counted
 from llm360.spec import ResolvedRun, resolved_from_json
 from llm360.storage import open_storage, wait_until_available
 from llm360_trainer.checkpoint.parts import RankPart, merge_parts
+from llm360_trainer.driver.attempts import Attempts
 from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
 from llm360_trainer.driver.messages import Event, Outcome, RecorderInput, Update
 from llm360_trainer.driver.metrics import RunMetrics
 from llm360_trainer.driver.pinned import stage_entry
 from llm360_trainer.driver.push import MetricsPush
+from llm360_trainer.driver.resume import plan_attempt, refuse
 from llm360_trainer.driver.service import StatusService
 from llm360_trainer.driver.status import run_status
-from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, Resume, StagePlan, WorkerReport
+from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, StagePlan, WorkerReport
 
 METRICS_SECONDS = 300.0
 """A segment of step records is committed at least this often (and at every checkpoint and stop)."""
@@ -74,10 +73,7 @@ class Recorder:
         self._world = 0
         self._peak_memory = 0
         self._last_record: StepRecord | None = None
-        self._failure = ""
-        self._attempts = 0
-        self._has_claimed = False
-        self._has_said_why = False
+        self._attempts = Attempts(self._run.spec.recovery.max_attempts)
         self._started = time.time()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
@@ -102,7 +98,8 @@ class Recorder:
         """Record that a checkpoint does not verify, and plan from the newest before it."""
 
         def fall_back() -> AttemptPlan:
-            self._refuse(self._history().all_checkpoints[refused], problem)
+            checkpoint = self._history().all_checkpoints[refused]
+            refuse(self._claimed(), self._ledger, checkpoint, problem, self._say)
             return self._plan()
 
         return self._commit_now(fall_back)
@@ -188,12 +185,11 @@ class Recorder:
 
     def fail(self, message: str, reason: str, exit_code: int) -> None:
         """A rank cannot go on."""
-        self._has_said_why = True
+        self._attempts.told(message)
         if exit_code in (2, 3):
-            self._failure = message
             self._set_outcome(Outcome(exit_code, reason, message))
         else:
-            self._note_failure(message)
+            self._say_failure()
 
     def group_failed(self, problem: str) -> None:
         """Count a worker group that died before it claimed an attempt, and end the run where `recovery` allows no more.
@@ -201,8 +197,8 @@ class Recorder:
         Args:
             problem: What Ray Train says of it; told where no rank could say why it fails.
         """
-        told, self._has_said_why = self._has_said_why, False
-        self._submit(lambda: self._count_failure("" if told else problem))
+        is_unexplained = self._attempts.group_failed()
+        self._submit(lambda: self._count_group(problem if is_unexplained else ""))
 
     # -- asked by the driver and by watchers ---------------------------------------------------------------
 
@@ -246,7 +242,7 @@ class Recorder:
         with self._lock:
             record, outcome = self._last_record, self._outcome
         total_steps = self._given.stages[-1].last_step
-        return run_status(self._run.name, total_steps, self._known, record, outcome, self._failure)
+        return run_status(self._run.name, total_steps, self._known, record, outcome, self._attempts.failure)
 
     # -- commits, all in one thread ------------------------------------------------------------------------
 
@@ -264,7 +260,7 @@ class Recorder:
         if self._history().complete is not None:
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete already"))
             return None
-        self._check_attempts()
+        self._attempts.check()
         operations = self._run.operations()
         writer.claim(
             world_size=group.world_size,
@@ -274,8 +270,7 @@ class Recorder:
         )
         if self._writer is not writer:  # not yet counted: the store may have gone away further down
             self._writer = writer
-            self._attempts += 1
-            self._has_claimed = True
+            self._attempts.claimed()
             self._metrics.forget_workers()
         for stage in self._given.stages:
             writer.stage(stage_entry(self._run, stage, writer.attempt))
@@ -285,58 +280,19 @@ class Recorder:
         self._note_head()
         return plan
 
-    def _count_failure(self, problem: str) -> None:
-        if not self._has_claimed:
-            self._attempts += 1
+    def _count_group(self, problem: str) -> None:
+        if self._attempts.count_group():
             if problem:
-                self._note_failure(problem)
-            self._check_attempts()
-        self._has_claimed = False
+                self._attempts.failure = problem
+                self._say_failure()
+            self._attempts.check()
 
-    def _note_failure(self, problem: str) -> None:
-        self._failure = problem
+    def _say_failure(self) -> None:
         if not self._over.is_set():
-            self._say(f"a worker failed: {problem}")
-
-    def _check_attempts(self) -> None:
-        """Raise AttemptsExhaustedError where no further group may train."""
-        if self._attempts >= self._run.spec.recovery.max_attempts:
-            raise AttemptsExhaustedError(
-                f"{counted(self._attempts, 'attempt')} ended without a new checkpoint, as many as recovery.maxAttempts"
-                f" allows; the last failure was: {self._failure or 'a worker process died'}"
-            )
+            self._say(f"a worker failed: {self._attempts.failure}")
 
     def _plan(self) -> AttemptPlan:
-        """From the newest checkpoint whose manifest is what the ledger names."""
-        while True:
-            history = self._history()
-            checkpoint = history.resume_point().checkpoint
-            skip = {
-                step + stage.first_step for stage in self._given.stages for step in history.skipped_steps(stage.index)
-            }
-            attempt = self._claimed().attempt
-            if checkpoint is None:
-                return AttemptPlan(attempt, None, frozenset(skip))
-            try:
-                manifest = self._read_manifest(checkpoint)
-            except (IntegrityError, ObjectNotFoundError) as error:
-                self._refuse(checkpoint, error.message)
-                continue
-            return AttemptPlan(attempt, Resume(checkpoint.name, checkpoint.body.prefix, manifest), frozenset(skip))
-
-    def _read_manifest(self, checkpoint: CheckpointEntry) -> CheckpointManifest:
-        key = manifest_key(checkpoint.body.prefix)
-        data = self._storage.get(key)
-        if (digest := sha256_digest(data)) != checkpoint.body.digests.manifest:
-            raise IntegrityError(f"{key} has digest {digest}, but the ledger names {checkpoint.body.digests.manifest}")
-        return CheckpointManifest.decode(data, key)
-
-    def _refuse(self, checkpoint: CheckpointEntry, problem: str) -> None:
-        """Record that training falls back to the checkpoint before one that does not verify."""
-        older = [known for known in self._history().resume_candidates() if known.step < checkpoint.step]
-        to = older[-1] if older else None
-        self._claimed().fallback([checkpoint], to, problem[:2000])
-        self._say(f"{problem}; falling back to {f'step {to.step}' if to else 'the beginning'}")
+        return plan_attempt(self._claimed(), self._ledger, self._storage, self._given.stages, self._say)
 
     def _commit_metrics(self, last_step: int | None = None) -> None:
         """Commit the records kept in memory, up to `last_step`; they stay in memory until that has succeeded."""
@@ -369,7 +325,7 @@ class Recorder:
         published = stage.publishes(self._run.spec.checkpoints, step)
         labels = checkpoint_labels(self._given.stages, self._run, stage, step) if published else ()
         writer.checkpoint(manifest, labels=labels, published=published)
-        self._attempts = 0
+        self._attempts.checkpointed()
         name = labels[0] if labels else f"resume checkpoint of step {step}"
         self._say(f"{name} committed at step {step}, {manifest.total_bytes / 2**20:.1f} MiB", checkpoint=name)
         apply_retention(writer, keep_state=self._run.spec.checkpoints.keep_state)
