@@ -59,10 +59,10 @@ def measurements(device: str) -> list[Measurement]:
         command = (str(STEP), "--preset", preset, "--like", "{out}/best.json", "--json", f"{{out}}/{name}.json")
         return Measurement(name, (*command, *short, *flags), 40, needs="best")
 
-    sweep = (str(STEP), "--preset", "amber-7b", "--compile", "--sweep", "--peer", "--json", "{out}/best.json", *short)
+    sweep = (str(STEP), "--preset", "amber-7b", "--compile", "--sweep", "--sweep-seconds", "240", "--peer", *short)
     numerics = ("-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider", "-rs", "-s")
     return [
-        Measurement("best", sweep, 240),
+        Measurement("best", (*sweep, "--json", "{out}/best.json"), 300),
         step("fp8-rowwise", "--precision", "fp8-rowwise"),
         step("crystalcoder", preset="crystalcoder-7b"),
         step("documents", "--documents"),

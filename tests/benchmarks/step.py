@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
 import platform
 import resource
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from step_breakdown import breakdown
+from step_report import describe, describe_peer, one_line
 from step_setting import Setting, given_setting, sweep
 from step_work import Work, load_work, positive
 from torch.distributed.device_mesh import DeviceMesh
@@ -87,43 +89,54 @@ def main() -> int:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         result = run(args, work, chosen, device)
+        print(describe(result), flush=True)
+        keep(result, args.json)
+        if args.peer and "failed" not in result["ours"]:
+            result["peer"] = run_peer(args, work, result["ours"]["setting"], device)
+            print(describe_peer(result))
+            keep(result, args.json)
     finally:
         dist.destroy_process_group()
-    print(describe(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
     return 1 if "failed" in result["ours"] else 0
 
 
+def keep(result: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
 def run(args: argparse.Namespace, work: Work, chosen: Setting, device: torch.device) -> dict[str, Any]:
-    """Measure the setting, or all of a sweep and then the best; and the peer where it is wanted."""
+    """Measure the setting, or all of a sweep and then the best."""
     mesh = make_mesh(1, device.type)
     tried: list[dict[str, Any]] = []
     if args.sweep:
+        end = time.monotonic() + (args.sweep_seconds or math.inf)
 
         def try_out(setting: Setting) -> dict[str, Any]:
             tried.append(attempt(setting, work, mesh, args.steps, args.warmup))
             print(one_line(tried[-1]), file=sys.stderr, flush=True)
             return tried[-1]
 
-        chosen = sweep(chosen, work.batch_rows, device_memory(device), try_out)
+        chosen = sweep(chosen, work.batch_rows, device_memory(device), try_out, lambda: time.monotonic() > end)
     ours = attempt(chosen, work, mesh, args.steps, args.warmup, with_breakdown=True)
-    result = {"machine": machine(device), "work": describe_work(work), "ours": ours, "tried": tried}
-    if args.peer and "failed" not in ours:
-        from step_peer import measure_peer
+    return {"machine": machine(device), "work": describe_work(work), "ours": ours, "tried": tried}
 
-        result["peer"] = measure_peer(
-            work.config,
-            batch_rows=work.batch_rows,
-            sequence_length=work.sequence_length,
-            micro_batch=chosen.micro_batch,
-            bf16=chosen.precision != "fp32",
-            compiled=chosen.compile,
-            device=device,
-            steps=args.steps,
-            warmup=args.warmup,
-        )
-    return result
+
+def run_peer(args: argparse.Namespace, work: Work, setting: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Measure Hugging Face's model on the same work."""
+    from step_peer import measure_peer
+
+    return measure_peer(
+        work.config,
+        batch_rows=work.batch_rows,
+        sequence_length=work.sequence_length,
+        micro_batch=setting["micro_batch"],
+        bf16=setting["precision"] != "fp32",
+        compiled=setting["compile"],
+        device=device,
+        steps=args.steps,
+        warmup=args.warmup,
+    )
 
 
 def attempt(
@@ -135,7 +148,9 @@ def attempt(
         return {"setting": asdict(setting), "failed": problem}
     try:
         return {"setting": asdict(setting), **measure(setting, work, mesh, steps, warmup, with_breakdown)}
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:  # NCCL's and the driver's own are no torch.OutOfMemoryError
+        if "out of memory" not in str(error).lower():
+            raise
         return {"setting": asdict(setting), "failed": "out of memory"}
     finally:
         gc.collect()
@@ -291,48 +306,6 @@ def describe_work(work: Work) -> dict[str, Any]:
     }
 
 
-def describe(result: dict[str, Any]) -> str:
-    """The report."""
-    work, machine_, ours = result["work"], result["machine"], result["ours"]
-    lines = [
-        f"{work['parameters']:,} parameters, {work['layers']} layers, {work['batch_rows']} × {work['sequence_length']}"
-        f" tokens a step; {machine_['device']}, torch {machine_['torch']}, Python {machine_['python']}"
-        + (", deterministic" if machine_["deterministic"] else ""),
-        one_line(ours),
-    ]
-    if "failed" in ours:
-        return "\n".join(lines)
-    if machine_["peak_flops"]:
-        lines.append(
-            f"MFU = tokens/s · (6N + 12·L·d·s = {work['flops_per_token']:.4g} FLOP)"
-            f" / {machine_['peak_flops']:.4g} FLOP/s ({machine_['peak_source']})"
-        )
-    else:
-        lines.append(f"no MFU: the peak of {machine_['device']} is not known")
-    lines += [
-        f"  {part:16}{seconds:9.4f} s {seconds / ours['seconds']:7.1%}" for part, seconds in ours["breakdown"].items()
-    ]
-    if "peer" in result:
-        peer = result["peer"]
-        lines.append(
-            f"LlamaForCausalLM of transformers {peer['transformers']}, micro batch {peer['micro_batch']}"
-            + (", all recomputed" if peer["checkpointing"] else "")
-            + f": {peer['seconds']:.4f} s; ours is {peer['seconds'] / ours['seconds']:.2f} × as fast"
-        )
-    return "\n".join(lines)
-
-
-def one_line(found: dict[str, Any]) -> str:
-    setting = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found["setting"].items())
-    if "failed" in found:
-        return f"{setting}: {found['failed']}"
-    mfu = "" if found["mfu"] is None else f", MFU {found['mfu']:.1%}"
-    return (
-        f"{setting}: attention by {found['attention']}, {found['seconds']:.4f} s (of {len(found['all_seconds'])}),"
-        f" {found['tokens_per_second']:,.0f} tokens/s{mfu}, {found['memory_bytes'] / 2**30:.2f} GiB"
-    )
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -369,6 +342,7 @@ def parse_arguments() -> argparse.Namespace:
         help="free a block's gathered weights after forward, gather them again in backward (default: no)",
     )
     add("--sweep", action="store_true", help="try micro batches, each with the least recomputation that fits")
+    add("--sweep-seconds", type=positive, help="try nothing new after so long, and go on with the fastest so far")
     add(
         "--deterministic",
         action="store_true",

@@ -44,9 +44,7 @@ def measure_peer(
         if batch_rows % rows:
             continue
         try:
-            seconds = _seconds(_step(model_of(checkpointing), ids, rows, bf16, compiled), device, warmup + steps)[
-                warmup:
-            ]
+            seconds = _seconds(_step(model_of(checkpointing), ids, rows, bf16, compiled), device, warmup + steps)
         except torch.OutOfMemoryError:
             seconds = []
         gc.collect()
@@ -55,6 +53,7 @@ def measure_peer(
             memory = torch.cuda.max_memory_allocated()
             torch.cuda.empty_cache()
         if seconds:
+            del seconds[:warmup]
             return {
                 "transformers": importlib.metadata.version("transformers"),
                 "micro_batch": rows,

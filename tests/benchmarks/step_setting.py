@@ -48,7 +48,13 @@ def given_setting(given: Mapping[str, Any], like: Path | None) -> Setting:
     return replace(setting, **{name: value for name, value in named.items() if value is not None})
 
 
-def sweep(base: Setting, batch_rows: int, memory: int, try_out: Callable[[Setting], Mapping[str, Any]]) -> Setting:
+def sweep(
+    base: Setting,
+    batch_rows: int,
+    memory: int,
+    try_out: Callable[[Setting], Mapping[str, Any]],
+    is_late: Callable[[], bool] = lambda: False,
+) -> Setting:
     """The fastest setting: every micro batch that divides the batch, each with the least recomputation that fits.
 
     More recomputation at the same micro batch only adds work, and what did not fit once does not fit with more rows:
@@ -59,6 +65,7 @@ def sweep(base: Setting, batch_rows: int, memory: int, try_out: Callable[[Settin
         batch_rows: Sequences of a step.
         memory: Bytes of the device.
         try_out: Measures a setting: `seconds` and `memory_bytes`; without `seconds` it did not fit.
+        is_late: Whether to be content with what was tried.
 
     Returns:
         The fastest, or the base where none fits.
@@ -76,7 +83,7 @@ def sweep(base: Setting, batch_rows: int, memory: int, try_out: Callable[[Settin
 
     for micro_batch in (rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0):
         for kind in itertools.product(("none", "selective", "full"), (False, True)):
-            if kind in too_large:
+            if kind in too_large or is_late():
                 continue
             checkpointing, reshard = kind
             setting = replace(base, micro_batch=micro_batch, checkpointing=checkpointing, reshard=reshard)
@@ -84,7 +91,7 @@ def sweep(base: Setting, batch_rows: int, memory: int, try_out: Callable[[Settin
             if left is None:
                 too_large.add(kind)
                 continue
-            if checkpointing != "none" and left > SPARE_GIB:
+            if checkpointing != "none" and left > SPARE_GIB and not is_late():
                 free_gib(replace(setting, checkpointing="measured", activation_gib=round(left - SPARE_GIB, 1)))
             break
     return min(seconds, key=lambda setting: seconds[setting], default=base)

@@ -125,6 +125,14 @@ def test_a_sweep_in_which_nothing_fits_reports_why(step):
     assert len(tried) == 6
 
 
+def test_a_sweep_that_is_late_goes_on_with_the_fastest_so_far(step):
+    setting = sys.modules["step_setting"]
+    tried, try_out = a_device(140)
+    best = setting.sweep(setting.Setting(), 10, 140 * 2**30, try_out, lambda: len(tried) >= 2)
+    assert tried == [(1, "none", False), (2, "none", False)]
+    assert best == setting.Setting(2)
+
+
 def test_an_earlier_result_gives_the_setting_and_flags_change_it(step, tmp_path):
     setting = sys.modules["step_setting"]
     path = tmp_path / "best.json"
