@@ -111,7 +111,8 @@ def measure(one: Measurement, out: Path, end: float) -> str:
         return f"left out: it needs {one.seconds} s, {max(0, left):.0f} s are left"
     started = time.monotonic()
     command = [sys.executable, *(part.format(out=out) for part in one.command)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "trainer")}
+    paths = (str(ROOT / "trainer"), os.environ.get("PYTHONPATH", ""))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     log = out / f"{one.name}.log"
     try:
         with log.open("w") as file:
