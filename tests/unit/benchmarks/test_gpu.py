@@ -1,6 +1,5 @@
 """The order of GPU measurements, what is left out and what is kept, without a GPU."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -12,12 +11,9 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def gpu():
-    """The script as a module."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("gpu")
-    sys.path.remove(str(BENCHMARKS))
+@pytest.fixture
+def gpu(benchmark_module):
+    return benchmark_module("gpu")
 
 
 @pytest.fixture

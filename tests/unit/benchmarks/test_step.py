@@ -1,6 +1,5 @@
 """The step's benchmark at its small size on a CPU, as CI and a bare machine run it."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -32,17 +31,19 @@ def bench(*arguments):
     )
 
 
-@pytest.fixture(scope="module")
-def step():
-    """The script as a module."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("step")
-    sys.path.remove(str(BENCHMARKS))
+@pytest.fixture
+def step(benchmark_module):
+    return benchmark_module("step")
 
 
 @pytest.fixture
-def breakdown_module(step):
-    return sys.modules["step_breakdown"]
+def setting(benchmark_module):
+    return benchmark_module("step_setting")
+
+
+@pytest.fixture
+def breakdown_module(benchmark_module):
+    return benchmark_module("step_breakdown")
 
 
 def test_a_bare_machine_measures_a_preset(tmp_path):
@@ -98,8 +99,7 @@ def a_device(gib):
     return tried, try_out
 
 
-def test_a_sweep_tries_no_more_recomputation_than_is_needed(step):
-    setting = sys.modules["step_setting"]
+def test_a_sweep_tries_no_more_recomputation_than_is_needed(setting):
     base = setting.Setting(precision="fp8-rowwise")
     tried, try_out = a_device(140)
     best = setting.sweep(base, 10, 140 * 2**30, try_out)
@@ -118,23 +118,20 @@ def test_a_sweep_tries_no_more_recomputation_than_is_needed(step):
     assert best == setting.Setting(10, "fp8-rowwise", checkpointing="measured", activation_gib=16.0)
 
 
-def test_a_sweep_in_which_nothing_fits_reports_why(step):
-    setting = sys.modules["step_setting"]
+def test_a_sweep_in_which_nothing_fits_reports_why(setting):
     tried, try_out = a_device(50)
     assert setting.sweep(setting.Setting(), 10, 50 * 2**30, try_out) == setting.Setting()
     assert len(tried) == 6
 
 
-def test_a_sweep_that_is_late_goes_on_with_the_fastest_so_far(step):
-    setting = sys.modules["step_setting"]
+def test_a_sweep_that_is_late_goes_on_with_the_fastest_so_far(setting):
     tried, try_out = a_device(140)
     best = setting.sweep(setting.Setting(), 10, 140 * 2**30, try_out, lambda: len(tried) >= 2)
     assert tried == [(1, "none", False), (2, "none", False)]
     assert best == setting.Setting(2)
 
 
-def test_an_earlier_result_gives_the_setting_and_flags_change_it(step, tmp_path):
-    setting = sys.modules["step_setting"]
+def test_an_earlier_result_gives_the_setting_and_flags_change_it(setting, tmp_path):
     path = tmp_path / "best.json"
     path.write_text(json.dumps({"ours": {"setting": {**vars(setting.Setting(5, compile=True))}}}))
     flags = dict.fromkeys(setting.Setting.__dataclass_fields__)
