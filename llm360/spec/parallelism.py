@@ -33,8 +33,9 @@ class Parallelism(Section):
         "Memory of a rank for the activations that all blocks keep, for example 20Gi; measured needs it, the others"
         " have none."
     )
-    attention: Literal["auto", "sdpa", "cudnn", "flash", "flex"] = setting(
-        "Kernel of attention: sdpa is PyTorch's own choice, cudnn is cuDNN's, flash is flash-attn's, flex is"
+    attention: Literal["auto", "sdpa", "cudnn", "flash", "varlen", "flex"] = setting(
+        "Kernel of attention: sdpa is PyTorch's own choice, cudnn is cuDNN's, flash is flash-attn's, varlen is"
+        " PyTorch's for packed documents, flex is"
         " FlexAttention; auto takes the fastest, measured once when the ranks start, and sdpa on CPUs or with"
         " training.deterministic."
     )

@@ -314,7 +314,7 @@ def measured_recomputation_has_a_budget(spec: ResolvedSpec) -> Iterator[tuple[st
 def attention_runs_on_the_device(spec: ResolvedSpec) -> Iterator[tuple[str, str]]:
     """Kernels of GPUs are not asked for on CPUs, nor those of half precision in fp32."""
     kernel = spec.parallelism.attention
-    if kernel in ("cudnn", "flash", "flex") and spec.cluster.workers.device == "cpu":
+    if kernel in ("cudnn", "flash", "varlen", "flex") and spec.cluster.workers.device == "cpu":
         yield "parallelism.attention", f"{kernel} needs cluster.workers.device cuda; set it to auto or sdpa for CPUs"
     elif kernel in ("cudnn", "flash") and spec.training.precision == "fp32":
         yield "parallelism.attention", f"{kernel} needs training.precision bf16; set it to auto, sdpa or flex for fp32"

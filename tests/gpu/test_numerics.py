@@ -54,6 +54,8 @@ CASES = {
     "cudnn": (replace(BF16, attention="cudnn"), HALF),
     "cudnn, compiled": (replace(BF16, attention="cudnn", compile=True), HALF),
     "flash": (replace(BF16, attention="flash"), HALF),
+    "varlen": (replace(BF16, attention="varlen"), HALF),
+    "varlen, compiled": (replace(BF16, attention="varlen", compile=True), HALF),
     "flex": (replace(BF16, attention="flex"), HALF),
     "flex, compiled": (replace(BF16, attention="flex", compile=True), HALF),
     "float8 by rows": (replace(BF16, fp8="rowwise"), EIGHT),
@@ -63,7 +65,16 @@ CASES = {
 }
 ON_CPU = ("fp32", "fp32, weights kept", "bf16", "bf16, full", "bf16, measured")
 """The others are compiled, which takes a while, or need a GPU; `tests/unit` has their counterparts on a CPU."""
-CASES_OF_DOCUMENTS = ("fp32", "bf16, compiled", "cudnn", "flash", "flex", "flex, compiled")
+CASES_OF_DOCUMENTS = (
+    "fp32",
+    "bf16, compiled",
+    "cudnn",
+    "flash",
+    "varlen",
+    "varlen, compiled",
+    "flex",
+    "flex, compiled",
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
     sdpa     PyTorch's own choice for the device; runs everywhere
     cudnn    cuDNN's kernel through the same call                       half precision on CUDA
     flash    the package flash-attn                                     half precision on CUDA
+    varlen   PyTorch's kernels for documents laid end to end            half precision on CUDA
     flex     FlexAttention: skips the blocks that the mask leaves out   compiled; gradients on CUDA alone
 
 All compute the same function; they differ in speed and in the order of sums. A row of a training set may hold several
@@ -24,12 +25,12 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-Backend = Literal["sdpa", "cudnn", "flash", "flex"]
+Backend = Literal["sdpa", "cudnn", "flash", "varlen", "flex"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class Spans(NamedTuple):
-    """Documents as flash-attn takes them: where each begins in the rows laid end to end."""
+    """Documents as flash-attn and PyTorch's varlen take them: where each begins in the rows laid end to end."""
 
     starts: Tensor
     """int32 [documents + 1], the first 0, the last B·T."""
@@ -63,7 +64,7 @@ def attention_mask(backend: Backend, documents_BT: Tensor | None, length: int, d
         return _causal_blocks(length, device) if backend == "flex" else None
     if backend == "flex":
         return _document_blocks(documents_BT)
-    if backend == "flash":
+    if backend in ("flash", "varlen"):
         return Spans(_span_starts(documents_BT))
     causal_TT = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
@@ -83,6 +84,9 @@ def attend(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Mask, scale: fl
     """
     if backend == "flash":
         return _flash(q_BTHD, k_BTKD, v_BTKD, mask, scale)
+    if backend == "varlen" and mask is not None:
+        assert isinstance(mask, Spans)
+        return _varlen(q_BTHD, k_BTKD, v_BTKD, mask, scale)
     q_BHTD, k_BKTD, v_BKTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTKD, v_BTKD))
     is_grouped = q_BHTD.shape[1] != k_BKTD.shape[1]
     if backend == "flex":
@@ -136,6 +140,27 @@ def _flash(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Mask, scale: fl
         max_seqlen_k=length,
         **options,
     )
+    return joined.view_as(q_BTHD)
+
+
+def _varlen(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Spans, scale: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    length, groups = q_BTHD.shape[1], q_BTHD.shape[2] // k_BTKD.shape[2]
+    # torch 2.11 takes as many heads of keys as of queries only.
+    k_BTHD, v_BTHD = (x.repeat_interleave(groups, dim=2) if groups > 1 else x for x in (k_BTKD, v_BTKD))
+    joined = varlen_attn(
+        q_BTHD.flatten(0, 1),
+        k_BTHD.flatten(0, 1),
+        v_BTHD.flatten(0, 1),
+        mask.starts,
+        mask.starts,
+        length,
+        length,
+        scale=scale,
+        window_size=(-1, 0),  # all before, none behind
+    )
+    assert isinstance(joined, Tensor)
     return joined.view_as(q_BTHD)
 
 

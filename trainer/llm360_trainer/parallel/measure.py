@@ -35,7 +35,11 @@ def choose_attention(
         device: This process's; a CPU has one kernel.
         in_documents: Whether positions see their own document only.
     """
-    usable = [backend for backend in BACKENDS if unavailable(backend, device, dtype) is None]
+    usable = [
+        backend
+        for backend in BACKENDS
+        if unavailable(backend, device, dtype) is None and (in_documents or backend != "varlen")  # else it is sdpa
+    ]
     if len(usable) == 1 or torch.are_deterministic_algorithms_enabled():
         return "sdpa"
     seconds = {

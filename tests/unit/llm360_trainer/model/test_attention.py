@@ -1,9 +1,11 @@
 """Attention inside documents against the documents by themselves, and every kernel that a CPU has against another."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 
 from llm360_trainer.model import BACKENDS, documents_of, unavailable
 from llm360_trainer.model.attention import attend, attention_mask
@@ -85,6 +87,31 @@ def test_spans_are_the_documents_end_to_end(packed):
     mask = attention_mask("flash", documents_of(packed, END), 17, packed.device)
     assert mask.starts.dtype == torch.int32
     assert mask.starts.tolist() == [0, 5, 10, 17, 34, 51]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_varlen_is_asked_for_what_sdpa_computes(packed, kv_heads, monkeypatch):
+    """PyTorch's kernel needs a GPU (tests/gpu); in its place each span goes through sdpa by itself."""
+    signature = inspect.signature(varlen.varlen_attn)
+
+    def spans_by_themselves(*args, **kwargs):
+        asked = signature.bind(*args, **kwargs).arguments
+        assert asked["cu_seq_q"] is asked["cu_seq_k"]
+        assert (asked["max_q"], asked["max_k"], asked["window_size"]) == (17, 17, (-1, 0))
+        sizes = asked["cu_seq_q"].diff().tolist()
+        parts = zip(*(asked[name].split(sizes) for name in ("query", "key", "value")), strict=True)
+        return torch.cat([attend(*(x[None] for x in part), None, asked["scale"], "sdpa")[0] for part in parts])
+
+    monkeypatch.setattr(varlen, "varlen_attn", spans_by_themselves)
+    documents = documents_of(packed, END)
+    results = []
+    for backend in ("sdpa", "varlen"):
+        mask = attention_mask(backend, documents, 17, packed.device)
+        inputs = heads(kv_heads)
+        out = attend(*inputs, mask, 0.3, backend)
+        results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bf16_follows_fp32_inside_documents(build, llama, packed):
