@@ -38,6 +38,13 @@ def test_what_is_measured_is_not_measured_again(gpu, one, tmp_path):
     assert gpu.measure(one("raise SystemExit(1)"), tmp_path, in_seconds(60)) == "is there"
 
 
+def test_what_failed_is_measured_again(gpu, one, tmp_path):
+    (tmp_path / "a.json").write_text('{"ours": {"failed": "out of memory"}}')
+    later = one(WRITE, name="b", needs="a")
+    assert gpu.measure(later, tmp_path, in_seconds(60)) == "left out: it needs the result of a"
+    assert gpu.measure(one(WRITE), tmp_path, in_seconds(60)).startswith("done in ")
+
+
 def test_what_the_time_does_not_suffice_for_is_left_out(gpu, one, tmp_path):
     assert gpu.measure(one(WRITE, seconds=90), tmp_path, in_seconds(60)).startswith("left out: it needs 90 s, ")
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +81,8 @@ def test_the_table_has_the_planners_memory(gpu, tmp_path):
     ours = {"setting": setting, "seconds": 2.0, "tokens_per_second": 10_000.0, "mfu": 0.5, "memory_bytes": 2**37}
     work = {"layers": 32, "batch_rows": 10, "sequence_length": 2048}
     found = {"work": work, "ours": ours, "tried": [ours, {"setting": setting, "failed": "out of memory"}]}
-    (tmp_path / "best.json").write_text(json.dumps(found | {"peer": {"seconds": 3.0}}))
+    (tmp_path / "best.json").write_text(json.dumps(found))
+    (tmp_path / "peer.json").write_text(json.dumps({"work": work, "ours": ours, "peer": {"seconds": 3.0}}))
     half = ours | {"tokens_per_second": 5_000.0}
     (tmp_path / "documents.json").write_text(json.dumps(found | {"ours": half, "tried": []}))
     lines = list(gpu.table(tmp_path))
