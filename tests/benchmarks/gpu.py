@@ -77,8 +77,7 @@ def measurements(device: str) -> list[Measurement]:
 
 def main() -> int:
     args = parse_arguments()
-    problem = unusable(args.device)
-    if args.minutes and problem:
+    if args.minutes and (problem := unusable(args.device)):
         print(f"gpu.py: error: {problem}", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
@@ -105,9 +104,9 @@ def unusable(device: str) -> str | None:
 def measure(one: Measurement, out: Path, end: float) -> str:
     """Run a measurement that is not there yet, and say what came of it."""
     result, left = out / f"{one.name}.json", end - time.monotonic()
-    if is_measured(result):
+    if measured(result) is not None:
         return "is there"
-    if one.needs and not is_measured(out / f"{one.needs}.json"):
+    if one.needs and measured(out / f"{one.needs}.json") is None:
         return f"left out: it needs the result of {one.needs}"
     if left < one.seconds:
         return f"left out: it needs {one.seconds} s, {max(0, left):.0f} s are left"
@@ -130,42 +129,45 @@ def measure(one: Measurement, out: Path, end: float) -> str:
     return f"done in {took}"
 
 
-def is_measured(result: Path) -> bool:
-    """Whether a result is there, and not only the reason why there is none."""
-    return result.exists() and "failed" not in json.loads(result.read_text()).get("ours", {})
+def measured(path: Path) -> dict[str, Any] | None:
+    """A result; None where there is none, one that was cut off, or only the reason why there is none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return None if "failed" in found.get("ours", {}) else found
 
 
 def table(out: Path) -> Iterator[str]:
     """The results that the folder holds, in Markdown."""
     yield "| measurement | setting | tokens/s | MFU | of best | peak memory | planned |"
     yield "|---|---|--:|--:|--:|--:|--:|"
-    files = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
-    best = files.get("best", {}).get("ours", {})
-    for name, found in files.items():
-        rows = [("", found)] if "failed" not in found.get("ours", {"failed": None}) else []
-        rows += [(" tried", {**found, "ours": tried}) for tried in found.get("tried", []) if "seconds" in tried]
-        for suffix, result in rows:
-            ours = result["ours"]
+    files = {path.stem: found for path in sorted(out.glob("*.json")) if (found := measured(path)) is not None}
+    steps = {name: found for name, found in files.items() if "ours" in found}
+    if "best" not in steps:  # which all others stand beside
+        return
+    for name, found in steps.items():
+        tried = [each for each in found["tried"] if "seconds" in each]
+        for suffix, ours in (("", found["ours"]), *((" tried", each) for each in tried)):
             setting = ", ".join(f"{key} {value}" for key, value in ours["setting"].items() if value not in (False, 0.0))
             yield (
                 f"| {name}{suffix} | {setting} | {ours['tokens_per_second']:,.0f}"
                 f" | {'–' if ours['mfu'] is None else format(ours['mfu'], '.1%')}"
-                f" | {ours['tokens_per_second'] / best['tokens_per_second']:.3f}"
-                f" | {ours['memory_bytes'] / 2**30:.1f} GiB | {planned(name, result)} |"
+                f" | {ours['tokens_per_second'] / steps['best']['ours']['tokens_per_second']:.3f}"
+                f" | {ours['memory_bytes'] / 2**30:.1f} GiB | {planned(name, found['work'], ours['setting'])} |"
             )
-    if peer := files.get("peer", {}).get("peer"):
-        ratio = peer["seconds"] / files["peer"]["ours"]["seconds"]
+    if peer := steps.get("peer", {}).get("peer"):
+        ratio = peer["seconds"] / steps["peer"]["ours"]["seconds"]
         yield f"\nLlamaForCausalLM: {peer['seconds']:.3f} s, ours {ratio:.2f} × as fast"
 
 
-def planned(name: str, result: dict[str, Any]) -> str:
-    """The planner's memory for a result of a preset at its own size, where the project's core is installed."""
+def planned(name: str, work: dict[str, Any], setting: dict[str, Any]) -> str:
+    """The planner's memory for a setting of a preset at its own size, where the project's core is installed."""
     try:
         from llm360.facts.memory import StepShape, step_memory
         from llm360.spec import load_run
     except ImportError:
         return "–"
-    setting, work = result["ours"]["setting"], result["work"]
     preset = "crystalcoder-7b" if name == "crystalcoder" else "amber-7b"
     model = load_run(preset, [], require_store=False).spec.model
     if work["layers"] != model.num_layers:

@@ -37,7 +37,7 @@ from step_setting import Setting, given_setting, sweep
 from step_work import Work, load_work, positive
 from torch.distributed.device_mesh import DeviceMesh
 
-from llm360_trainer.model import BACKENDS, device_peak, flops_per_token, num_parameters, unavailable
+from llm360_trainer.model import BACKENDS, device_peak, flops_per_token, is_out_of_memory, num_parameters, unavailable
 from llm360_trainer.optim import build_optimizer
 from llm360_trainer.parallel import (
     ParallelSettings,
@@ -148,8 +148,8 @@ def attempt(
         return {"setting": asdict(setting), "failed": problem}
     try:
         return {"setting": asdict(setting), **measure(setting, work, mesh, steps, warmup, with_breakdown)}
-    except RuntimeError as error:  # NCCL's and the driver's own are no torch.OutOfMemoryError
-        if "out of memory" not in str(error).lower():
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
         return {"setting": asdict(setting), "failed": "out of memory"}
     finally:

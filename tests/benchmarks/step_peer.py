@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llm360_trainer.model import DecoderConfig, hf_config
+from llm360_trainer.model import DecoderConfig, hf_config, is_out_of_memory
 
 
 def measure_peer(
@@ -45,7 +45,9 @@ def measure_peer(
             continue
         try:
             seconds = _seconds(_step(model_of(checkpointing), ids, rows, bf16, compiled), device, warmup + steps)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             seconds = []
         gc.collect()
         torch._dynamo.reset()

@@ -82,7 +82,7 @@ def test_the_table_has_the_planners_memory(gpu, tmp_path):
     work = {"layers": 32, "batch_rows": 10, "sequence_length": 2048}
     found = {"work": work, "ours": ours, "tried": [ours, {"setting": setting, "failed": "out of memory"}]}
     (tmp_path / "best.json").write_text(json.dumps(found))
-    (tmp_path / "peer.json").write_text(json.dumps({"work": work, "ours": ours, "peer": {"seconds": 3.0}}))
+    (tmp_path / "peer.json").write_text(json.dumps(found | {"tried": [], "peer": {"seconds": 3.0}}))
     half = ours | {"tokens_per_second": 5_000.0}
     (tmp_path / "documents.json").write_text(json.dumps(found | {"ours": half, "tried": []}))
     lines = list(gpu.table(tmp_path))
@@ -91,6 +91,12 @@ def test_the_table_has_the_planners_memory(gpu, tmp_path):
     assert 115 < float(lines[2].split(" | ")[-1].removesuffix(" GiB |")) < 140
     assert "| 5,000 | 50.0% | 0.500 |" in lines[4]
     assert lines[-1].endswith("ours 1.50 × as fast")
+
+
+def test_a_result_that_was_cut_off_is_none(gpu, one, tmp_path):
+    (tmp_path / "a.json").write_text('{"ours": {"sec')
+    assert len(list(gpu.table(tmp_path))) == 2, "the head alone"
+    assert gpu.measure(one(WRITE), tmp_path, in_seconds(60)).startswith("done in ")
 
 
 def test_without_a_gpu_it_says_so(gpu, tmp_path):

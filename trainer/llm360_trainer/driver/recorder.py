@@ -292,7 +292,7 @@ class Recorder:
             self._say(f"a worker failed: {self._attempts.failure}")
 
     def _plan(self) -> AttemptPlan:
-        return plan_attempt(self._claimed(), self._ledger, self._storage, self._given.stages, self._say)
+        return plan_attempt(self._claimed(), self._ledger, self._given.stages, self._say)
 
     def _commit_metrics(self, last_step: int | None = None) -> None:
         """Commit the records kept in memory, up to `last_step`; they stay in memory until that has succeeded."""

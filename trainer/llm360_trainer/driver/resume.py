@@ -17,15 +17,12 @@ from llm360_trainer.train.plan import AttemptPlan, Resume, StagePlan
 Say = Callable[[str], None]
 
 
-def plan_attempt(
-    writer: TrainingWriter, ledger: Ledger, storage: Storage, stages: Sequence[StagePlan], say: Say
-) -> AttemptPlan:
+def plan_attempt(writer: TrainingWriter, ledger: Ledger, stages: Sequence[StagePlan], say: Say) -> AttemptPlan:
     """The plan of the attempt that the writer has claimed: from the newest checkpoint whose manifest the ledger names.
 
     Args:
         writer: Records each checkpoint that is passed by.
         ledger: Of the release.
-        storage: The release.
         stages: All stages of the run.
         say: Told of each checkpoint that is passed by.
 
@@ -39,7 +36,7 @@ def plan_attempt(
         if checkpoint is None:
             return AttemptPlan(writer.attempt, None, skip)
         try:
-            manifest = _read_manifest(storage, checkpoint)
+            manifest = _read_manifest(ledger.storage, checkpoint)
         except (IntegrityError, ObjectNotFoundError) as error:
             refuse(writer, ledger, checkpoint, error.message, say)
             continue

@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 
 from llm360.errors import LLM360Error
+from llm360_trainer.model import is_out_of_memory
 
 Result = TypeVar("Result")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def _nothing(_: object) -> None:
@@ -56,8 +56,3 @@ class Batches:
         self.size = num_sequences // 2
         self.say(f"memory does not suffice for {num_sequences} sequences at a time; going on with {self.size}")
         return None
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that the memory of a device, or of the machine, is spent."""
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in _OUT_OF_MEMORY)

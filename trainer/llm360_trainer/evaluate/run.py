@@ -18,7 +18,7 @@ from llm360.release.entry import new_uid, utc_now
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.layout import eval_prefix
 from llm360.release.ledger import Ledger
-from llm360_trainer.evaluate.batches import Batches, is_out_of_memory
+from llm360_trainer.evaluate.batches import Batches
 from llm360_trainer.evaluate.data import TaskData
 from llm360_trainer.evaluate.harness import Seeds, run_task, set_shots
 from llm360_trainer.evaluate.mirror import DataName
@@ -26,6 +26,7 @@ from llm360_trainer.evaluate.model import DecoderLM
 from llm360_trainer.evaluate.results import EXECUTION_NAME, RESULTS_NAME, execution_file, result_files, scores_of
 from llm360_trainer.evaluate.tasks import HARNESS, SANDBOXED_TASKS, TaskRequest, Tasks
 from llm360_trainer.exchange.opened import OpenedCheckpoint, name_of, open_checkpoint, select_checkpoints
+from llm360_trainer.model import is_out_of_memory
 from llm360_trainer.prepare.progress import Progress, silent
 
 FORMAT = "llm360-eval/1"

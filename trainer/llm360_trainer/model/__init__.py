@@ -9,6 +9,7 @@ from llm360_trainer.model.decoder import Decoder
 from llm360_trainer.model.flops import device_peak, flops_per_token, model_flops_utilization, num_parameters, peak_flops
 from llm360_trainer.model.huggingface import from_hf_name, hf_config, layer_of, to_hf_name
 from llm360_trainer.model.initialize import initial_tensor
+from llm360_trainer.model.memory import is_out_of_memory
 from llm360_trainer.model.section import decoder_from_section, model_section
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "from_hf_name",
     "hf_config",
     "initial_tensor",
+    "is_out_of_memory",
     "layer_of",
     "model_flops_utilization",
     "model_section",
