@@ -13,7 +13,7 @@
     │
  builders   manifests, purely                            verdict: phase and conditions from one table
     │
- api        the only module that talks to Kubernetes
+ api        the only module that talks to Kubernetes      announcing: events, behind the rounds
 ```
 
 Nothing has to be remembered between two rounds but what the run's own status says, so a restart changes nothing: what

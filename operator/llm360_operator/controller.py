@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llm360.spec.crd import RUN_LABEL
+from llm360_operator.announcing import Announcer
 from llm360_operator.api import Api, ApiError, Object
 from llm360_operator.cache import Cache
 from llm360_operator.case import Action, Create, Decision, Settings
@@ -21,7 +21,7 @@ from llm360_operator.metrics import Metrics
 from llm360_operator.names import EVALUATION_LABEL, Key
 from llm360_operator.observe import Observer
 from llm360_operator.reconcile import reconcile, refused
-from llm360_operator.seen import Seen, is_ended, write_time
+from llm360_operator.seen import Seen, is_ended
 from llm360_operator.sharing import Share, Sharing
 from llm360_operator.verdict import condition, is_warning
 
@@ -45,12 +45,16 @@ class Controller:
         api: The Kubernetes API.
         cache: What is known of runs; told of all that is written.
         observer: Looks at a run's children.
+        announcer: Takes what a person should hear of.
         settings: Images.
         metrics: Takes times and phases.
     """
 
-    def __init__(self, api: Api, cache: Cache, observer: Observer, settings: Settings, metrics: Metrics) -> None:
-        self._api, self._cache, self._observer, self._settings, self._metrics = api, cache, observer, settings, metrics
+    def __init__(
+        self, api: Api, cache: Cache, observer: Observer, announcer: Announcer, settings: Settings, metrics: Metrics
+    ) -> None:
+        self._api, self._cache, self._observer, self._announcer = api, cache, observer, announcer
+        self._settings, self._metrics = settings, metrics
         self._sharing = Sharing(settings.max_evaluations)
         self._has_counted = settings.max_evaluations is None
         self._counting = asyncio.Lock()
@@ -178,7 +182,7 @@ class Controller:
         return decision
 
     async def _write_status(self, run: Object, status: dict[str, Any]) -> None:
-        """Write what changed, and say what a person should hear of."""
+        """Write what changed, and have it said what a person should hear of."""
         old = run.get("status") or {}
         changes = {name: status.get(name) for name in {*old, *status} if old.get(name) != status.get(name)}
         if not changes:
@@ -187,10 +191,10 @@ class Controller:
         before, after = said(old), said(status)
         if before != after:
             log.info("run %s/%s: %s: %s", run["metadata"]["namespace"], run["metadata"]["name"], *after)
-            await self._api.create(event(run, condition(status, "Ready"), datetime.now(UTC), is_bad=is_warning(status)))
+            self._announcer.say(run, condition(status, "Ready"), datetime.now(UTC), is_bad=is_warning(status))
         evaluated, was = condition(status, "Evaluated"), condition(old, "Evaluated")
         if evaluated and evaluated["status"] != "Unknown" and evaluated["reason"] != was.get("reason"):
-            await self._api.create(event(run, evaluated, datetime.now(UTC), is_bad=evaluated["status"] == "False"))
+            self._announcer.say(run, evaluated, datetime.now(UTC), is_bad=evaluated["status"] == "False")
 
 
 def num_active(seen: Seen) -> int:
@@ -208,22 +212,3 @@ def title(action: Action) -> str:
 def said(status: Mapping[str, Any]) -> tuple[str, str]:
     """Phase and reason: when one of them changes there is something to hear."""
     return status.get("phase", ""), condition(status, "Ready").get("reason", "")
-
-
-def event(run: Object, entry: Mapping[str, Any], now: datetime, *, is_bad: bool) -> Object:
-    """A Kubernetes event that says what a condition of a run says now."""
-    metadata = run["metadata"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
-        "involvedObject": {key: run[key] for key in ("apiVersion", "kind")}
-        | {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
-        "type": "Warning" if is_bad else "Normal",
-        "reason": entry["reason"],
-        "message": entry["message"][:1024],
-        "source": {"component": "llm360-operator"},
-        "firstTimestamp": write_time(now),
-        "lastTimestamp": write_time(now),
-        "count": 1,
-    }

@@ -28,6 +28,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from llm360.errors import InputError, LLM360Error
 from llm360_operator import handlers
+from llm360_operator.announcing import Announcer
 from llm360_operator.api import Api, ApiError, Connection
 from llm360_operator.cache import Cache
 from llm360_operator.case import Settings
@@ -142,7 +143,8 @@ async def operate(options: Options) -> None:
     metrics = Metrics()
     api = Api(lambda: connection(log_in(settings)), metrics.count_request)
     cache = Cache()
-    controller = Controller(api, cache, Observer(api, cache), options.settings, metrics)
+    announcer = Announcer(api.create)
+    controller = Controller(api, cache, Observer(api, cache), announcer, options.settings, metrics)
     queue = Queue(controller.round, parallel=options.parallel, note_error=metrics.count_error)
     controller.wake = queue.add
     handlers.register(registry, cache, queue.add)
@@ -164,19 +166,22 @@ async def operate(options: Options) -> None:
 
     runner = web.AppRunner(pages(queue, metrics), access_log=None)
     await runner.setup()
+    announcing = asyncio.create_task(announcer.run(), name="announcer")
     try:
         await web.TCPSite(runner, port=options.port).start()
-        parts = [
+        working = [
             asyncio.create_task(queue.run(), name="queue"),
             asyncio.create_task(handlers.watch(kopf_runs, has_kuberay), name="watch"),
         ]
-        done, pending = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-        for part in pending:
+        done, _ = await asyncio.wait([*working, announcing], return_when=asyncio.FIRST_COMPLETED)
+        for part in working:
             part.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.gather(*working, return_exceptions=True)
+        await announcer.finish()
         for part in done:
             part.result()
     finally:
+        announcing.cancel()
         await runner.cleanup()
         await api.close()
 

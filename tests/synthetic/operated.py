@@ -1,8 +1,10 @@
 """A controller whose Kubernetes API is a fake of our own interface; below it everything is real."""
 
 import asyncio
+import atexit
 import copy
 
+from llm360_operator.announcing import Announcer
 from llm360_operator.api import ApiError, KindMissingError
 from llm360_operator.cache import Cache
 from llm360_operator.case import Settings
@@ -13,6 +15,9 @@ from llm360_operator.names import Key
 from llm360_operator.observe import Observer
 
 KEY = Key("research", "amber")
+RUNNER = asyncio.Runner()
+"""One loop for all rounds: what waits for another belongs to its loop."""
+atexit.register(RUNNER.close)
 DONE = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T12:00:00Z"}]
 
 
@@ -111,9 +116,9 @@ class Operator:
         self.metrics, self.told = Metrics(), {}
         self.cache = Cache(lambda: self.now)
         observer = Observer(self.api, self.cache, self.fetch)
-        self.controller = Controller(
-            self.api, self.cache, observer, Settings("operator:1", "trainer:1", **settings), self.metrics
-        )
+        self.announcer = Announcer(self.api.create)
+        settings = Settings("operator:1", "trainer:1", **settings)
+        self.controller = Controller(self.api, self.cache, observer, self.announcer, settings, self.metrics)
 
     async def fetch(self, url):
         self.asked.append(url)
@@ -142,8 +147,15 @@ class Operator:
         if not self.is_deaf:
             self.watch()
         self.api.requests.clear()
-        wait = asyncio.run(self.controller.round(KEY))
-        return list(self.api.requests), wait
+        return RUNNER.run(self._round())
+
+    async def _round(self):
+        wait = await self.controller.round(KEY)
+        requests = list(self.api.requests)
+        announcing = asyncio.create_task(self.announcer.run())
+        await self.announcer.finish()
+        announcing.cancel()
+        return requests, wait
 
 
 def is_watched(made):
