@@ -372,7 +372,7 @@ def _is_ending(driver: Mapping[str, Any] | None) -> bool:
     if driver is None:
         return False
     left = driver.get("estimatedSecondsLeft")
-    return driver.get("phase") != "Training" or (left is not None and left < POLL_SECONDS)
+    return driver.get("phase") in ("Succeeded", "Stopped") or (left is not None and left < POLL_SECONDS)
 
 
 def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:
@@ -399,7 +399,12 @@ def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:
             )
         return Verdict("Starting", "DriverStarts", "the driver starts; it has not answered yet")
     if case.seen.driver is not None:
+        if case.seen.driver.get("phase") == "Recovering":
+            return Verdict("Recovering", "WorkersStart", f"the driver has answered; its workers start again ({where})")
         return Verdict("Training", "Training", where)
+    if case.phase == "Recovering":
+        message = f"the driver starts again; it has not answered yet ({where})"
+        return Verdict("Recovering", "DriverStarts", message, is_silent=True)
     message = f"the driver does not answer on port {STATUS_PORT} of the head; last known: {where}"
     return Verdict("Training", "DriverUnreachable", message, is_silent=True)
 

@@ -118,7 +118,10 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((entry for entry in status.get("conditions") or [] if entry["type"] == kind), {})
 
 
-_EXPECTED = ("ClusterCreated", "ClusterReplaced", "JobEnding", "JobSubmitted", "TriedAgain", "WaitsForPods")
+_EXPECTED = (
+    "ClusterCreated", "ClusterReplaced", "DriverStarts", "JobEnding", "JobSubmitted", "TriedAgain", "WaitsForPods",
+    "WorkersStart",
+)  # fmt: skip
 """What a run recovers by; all else that it recovers from is worth a warning."""
 
 

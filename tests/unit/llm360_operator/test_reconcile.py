@@ -52,6 +52,25 @@ def test_a_run_trains_once_its_workers_have_claimed_an_attempt(world):
     assert world.said == ("Training", "Training")
 
 
+def test_a_run_that_recovers_trains_only_once_its_workers_do_again(training):
+    training.lose_pods(head=True)
+    training.step()
+    assert training.said == ("Recovering", "PodsLost")
+    training.make_ready()
+    training.step()
+    assert training.said == ("Recovering", "DriverStarts")
+    assert training.conditions["Progressing"] == "Unknown", "nobody has heard of it yet"
+    training.train(step=7, phase="Recovering")
+    training.step()
+    assert training.said == ("Recovering", "WorkersStart")
+    assert training.conditions == {
+        "Ready": "False", "Progressing": "True", "Suspended": "False", "Succeeded": "Unknown",
+    }  # fmt: skip
+    training.train(step=7)
+    training.step()
+    assert training.said == ("Training", "Training")
+
+
 def test_success_stores_the_status_before_the_pods_go(training):
     training.end_job(0)
     assert kinds(training.step()) == []

@@ -18,13 +18,15 @@ class Attempts:
         self._number = 0
         self._has_claimed = False
         self._has_said_why = False
+        self.is_training = False
+        """Whether the group of the last claimed attempt is at work."""
         self.failure = ""
         """What the last failed worker said, or what is known of its end."""
 
     def claimed(self) -> None:
         """The group that has just started has claimed an attempt."""
         self._number += 1
-        self._has_claimed = True
+        self._has_claimed = self.is_training = True
 
     def told(self, message: str) -> None:
         """A rank of the group says why it fails."""
@@ -33,6 +35,7 @@ class Attempts:
 
     def group_failed(self) -> bool:
         """The group has ended badly; whether none of its ranks has said why."""
+        self.is_training = False
         is_unexplained, self._has_said_why = not self._has_said_why, False
         return is_unexplained
 

@@ -242,7 +242,7 @@ class Recorder:
         with self._lock:
             record, outcome = self._last_record, self._outcome
         total_steps = self._given.stages[-1].last_step
-        return run_status(self._run.name, total_steps, self._known, record, outcome, self._attempts.failure)
+        return run_status(self._run.name, total_steps, self._known, record, outcome, self._attempts)
 
     # -- commits, all in one thread ------------------------------------------------------------------------
 

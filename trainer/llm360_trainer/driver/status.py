@@ -7,11 +7,12 @@ from typing import Any
 
 from llm360.release.history import History
 from llm360.release.metrics import StepRecord
+from llm360_trainer.driver.attempts import Attempts
 from llm360_trainer.driver.messages import Outcome
 
 
 def run_status(
-    run: str, total_steps: int, history: History, record: StepRecord | None, outcome: Outcome | None, failure: str
+    run: str, total_steps: int, history: History, record: StepRecord | None, outcome: Outcome | None, attempts: Attempts
 ) -> dict[str, Any]:
     """Where a run stands, as a JSON value.
 
@@ -21,14 +22,14 @@ def run_status(
         history: What the ledger said when it was last read.
         record: The newest step's record, committed or not.
         outcome: How the run ended for this driver, if it has.
-        failure: What the last failed worker said.
+        attempts: What is known of its worker groups.
     """
     point, head = history.resume_point(), history.head
     return {
         "run": run,
-        "phase": "Training" if outcome is None else "Succeeded" if outcome.exit_code == 0 else "Stopped",
+        "phase": _phase(history, outcome, attempts),
         "reason": outcome.reason if outcome else "",
-        "message": outcome.message if outcome else failure,
+        "message": outcome.message if outcome else attempts.failure,
         "configDigest": history.config_digest,
         "attempt": history.attempt,
         "step": record.step if record else point.step,
@@ -47,3 +48,10 @@ def run_status(
         "ledgerHead": head.name if head else None,
         "ledgerSequence": head.seq if head else None,
     }
+
+
+def _phase(history: History, outcome: Outcome | None, attempts: Attempts) -> str:
+    """Training only while a group is at work: before its first, and between two, nothing advances."""
+    if outcome is not None:
+        return "Succeeded" if outcome.exit_code == 0 else "Stopped"
+    return "Training" if attempts.is_training else "Recovering" if history.attempt else "Starting"

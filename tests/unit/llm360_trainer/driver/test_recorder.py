@@ -285,6 +285,7 @@ def test_the_end_waits_for_a_reader_who_follows_the_run(
     make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
 ) -> None:
     recorder = start_recorder(make_run())
+    assert recorder.status()["phase"] == "Starting"
     recorder.begin_attempt(group)
     train_to(recorder, 1, 4)
 
@@ -295,6 +296,10 @@ def test_the_end_waits_for_a_reader_who_follows_the_run(
     began = time.monotonic()
     recorder.tell_end(20.0)
     assert time.monotonic() - began < 5, "nobody had asked, and it waited"
+    assert ask()["phase"] == "Training"
+    recorder.group_failed("a worker died")
+    assert ask()["phase"] == "Recovering"
+    recorder.begin_attempt(group)
     assert ask()["phase"] == "Training"
     train_to(recorder, 5, 8)
     recorder.finish()
