@@ -45,9 +45,10 @@ NODE_LOST_SECONDS = 30
 HEAD_GONE_SECONDS = 15
 """How long a worker waits for a head that does not answer before it begins anew; Ray's own default is 60."""
 
-WORKER_GRACE_SECONDS = 5
-"""How long a worker's pod may take to go. It has nothing to save: the driver was stopped before, or will go back to a
-checkpoint. Where its node does not answer, this much less is waited for it."""
+GRACE_SECONDS = 5
+"""How long the pod of a worker or an evaluation may take to go. It has nothing to save: the driver was stopped before,
+or will go back to a checkpoint, and an evaluation is begun again. Where its node does not answer, this is waited for
+it; Kubernetes' own default is 30."""
 
 STOP_SECONDS = 30
 """How long a driver that is asked to stop may take to commit its last records."""
@@ -182,6 +183,7 @@ def evaluation_job(
     }
     pod = {
         "restartPolicy": "Never",  # each try is a pod of its own, so that one on a lost node is replaced, too
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         **_identity(config),
         "nodeSelector": dict(evaluation.node_selector),
         "tolerations": _tolerations(evaluation),
@@ -329,7 +331,7 @@ def _worker(name: str, config: ResolvedRun) -> Manifest:
     container["env"] = [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(HEAD_GONE_SECONDS)}]
     pod = _ray_pod(name, config, workers, container, [])
     pod["metadata"]["annotations"] = _scraped(METRICS_PORT)
-    pod["spec"]["terminationGracePeriodSeconds"] = WORKER_GRACE_SECONDS
+    pod["spec"]["terminationGracePeriodSeconds"] = GRACE_SECONDS
     return pod
 
 

@@ -26,7 +26,7 @@ POLL_SECONDS = 30.0
 """When to look again while something runs or waits; events of Jobs tell most of it earlier."""
 SOON_SECONDS = 1.0
 GOING_SECONDS = 5.0
-"""When to look whether Jobs that are on their way out are gone, pods on lost nodes with them."""
+"""When to look whether Jobs and pods that are on their way out are gone, or lost with their nodes."""
 
 TRY_AGAIN = "put it right, then change any operation of the specification, and it is tried again"
 
@@ -228,7 +228,7 @@ def _num_free(case: Case, stored: Memory, num_there: int, max_running: int) -> i
 def _wait(jobs: _Jobs, *, is_noted: bool, is_open: bool) -> float | None:
     if jobs.ended or (is_open and not is_noted):
         return SOON_SECONDS
-    if jobs.deleted:
+    if jobs.deleted or any(job.is_losing_pod for job in jobs.busy):
         return GOING_SECONDS
     return POLL_SECONDS if jobs.busy or is_open else None
 

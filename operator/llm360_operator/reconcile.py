@@ -27,6 +27,8 @@ POLL_SECONDS = 15.0
 """How often the driver is asked how far it is."""
 SOON_SECONDS = 2.0
 """When to look again at something that is about to happen."""
+GOING_SECONDS = 5.0
+"""When to look whether pods that are on their way out are gone, or lost with their node."""
 WAIT_SECONDS = 10.0
 """When to look again at something that takes its time, and of which no event may tell."""
 PREFLIGHT_RETRY_SECONDS = 60.0
@@ -360,7 +362,8 @@ def trained(case: Case) -> Step | None:
     progress = _progress(case)
     memory = (*progress.items(), ("submission", job.number))
     verdict = _training_verdict(case, case.status | progress)
-    return Step(verdict, (), SOON_SECONDS if _is_ending(case.seen.driver) else POLL_SECONDS, memory)
+    wait = SOON_SECONDS if _is_ending(case.seen.driver) else POLL_SECONDS if _is_ready(case) else GOING_SECONDS
+    return Step(verdict, (), wait, memory)
 
 
 def _progress(case: Case) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class Evaluation:
         is_lost: Whether its pod is on a node that does not answer. Kubernetes makes no other pod for a Job that tells
             exit codes apart before that node has said how this one ended.
         is_deleting: Whether it is about to go.
+        is_losing_pod: Whether a pod of it is about to go; where that pod's node does not answer it will be lost.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Evaluation:
     message: str = ""
     is_lost: bool = False
     is_deleting: bool = False
+    is_losing_pod: bool = False
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def read_evaluation(job: Object, pods: Iterable[Object], lost: Collection[str] =
         message=str(answer.get("message") or _last_lines(ends) or failure.get("message") or ""),
         is_lost=any(pod["metadata"]["name"] in lost for pod in own),
         is_deleting=is_deleting(job),
+        is_losing_pod=any(map(is_deleting, own)),
     )
 
 

@@ -226,6 +226,7 @@ def test_an_evaluation_is_tried_again_but_for_bad_input_and_lost_nodes_do_not_co
     assert lost == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
     assert bad_input == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2]}}
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # as Kubernetes asks for with such a policy
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 5
 
 
 def test_an_evaluations_program_is_told_where_the_release_and_the_tasks_data_are(build_evaluation):

@@ -325,6 +325,14 @@ def test_pods_that_cannot_run_are_told_and_do_not_touch_the_runs_own_condition(e
     assert evaluating.said == ("Training", "Training")
 
 
+def test_a_job_whose_pod_is_about_to_go_is_looked_at_soon_for_it_may_be_lost(evaluating):
+    evaluating.step()
+    assert evaluating.step().wait == 15
+    evaluating.evaluations[name(0)] = replace(evaluating.evaluations[name(0)], is_losing_pod=True)
+    decision = evaluating.step()
+    assert (decision.evaluations, decision.wait) == ((), 5)
+
+
 def test_a_job_on_a_lost_node_is_made_anew_and_has_not_failed(evaluating):
     evaluating.step()
     evaluating.evaluations[name(0)] = replace(evaluating.evaluations[name(0)], is_lost=True)

@@ -233,7 +233,8 @@ def test_a_driver_of_another_run_is_not_believed(training):
 @pytest.mark.parametrize("head", [True, False])
 def test_lost_pods_leave_job_and_cluster_to_kuberay(training, head):
     training.lose_pods(head=head)
-    assert kinds(training.step()) == []
+    decision = training.step()
+    assert (kinds(decision), decision.wait) == ([], 5)
     assert training.said == ("Recovering", "PodsLost")
     training.make_ready()
     training.train(9)

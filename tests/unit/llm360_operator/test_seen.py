@@ -180,6 +180,9 @@ def test_an_evaluation_whose_pod_is_lost_is_lost():
     pod = evaluation_pod("2026-11-22T12:00:00Z")
     assert read_evaluation(evaluation_job(), [pod], ["x"]).is_lost
     assert not read_evaluation(evaluation_job(), [pod], ["y"]).is_lost
+    assert not read_evaluation(evaluation_job(), [pod]).is_losing_pod
+    pod["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:05Z"
+    assert read_evaluation(evaluation_job(), [pod]).is_losing_pod
 
 
 def test_an_evaluations_last_pod_has_the_last_word():
