@@ -46,9 +46,12 @@ HEAD_GONE_SECONDS = 15
 """How long a worker waits for a head that does not answer before it begins anew; Ray's own default is 60."""
 
 GRACE_SECONDS = 5
-"""How long the pod of a worker or an evaluation may take to go. It has nothing to save: the driver was stopped before,
-or will go back to a checkpoint, and an evaluation is begun again. Where its node does not answer, this is waited for
-it; Kubernetes' own default is 30."""
+"""How long a pod may take to go; Kubernetes' own default is 30. It has nothing to save: the driver was stopped before,
+or will go back to a checkpoint, and an evaluation is begun again. So long is waited for a pod whose node does not
+answer, and for a program that does not hear of SIGTERM, being a container's first."""
+
+WITHOUT_DRAINING = {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "0"}
+"""Ray that is asked to go waits up to 30 s for Ray Serve to lead requests elsewhere; there is no Ray Serve here."""
 
 STOP_SECONDS = 30
 """How long a driver that is asked to stop may take to commit its last records."""
@@ -127,7 +130,7 @@ def preflight_job(run: Manifest, config: ResolvedRun, config_name: str, image: s
     }
     pod = {
         "restartPolicy": "Never",
-        **_identity(config),
+        **_basis(config),
         "nodeSelector": dict(head.node_selector),
         "tolerations": _tolerations(head),
         "containers": [container],
@@ -183,8 +186,7 @@ def evaluation_job(
     }
     pod = {
         "restartPolicy": "Never",  # each try is a pod of its own, so that one on a lost node is replaced, too
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        **_identity(config),
+        **_basis(config),
         "nodeSelector": dict(evaluation.node_selector),
         "tolerations": _tolerations(evaluation),
         "containers": [container],
@@ -312,6 +314,7 @@ def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
     ports["status"] = STATUS_PORT  # where one port is named, KubeRay adds none of its own
     container = _ray_container("ray-head", config, head, ports)
     container["env"] = [
+        WITHOUT_DRAINING,
         {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(STOP_SECONDS)},
         {"name": "LLM360_LOG_COPY", "value": CONTAINER_OUTPUT},
     ]
@@ -328,10 +331,12 @@ def _worker(name: str, config: ResolvedRun) -> Manifest:
         gpus = {"nvidia.com/gpu": str(workers.gpus)}
         container["resources"]["requests"] |= gpus
         container["resources"]["limits"] |= gpus
-    container["env"] = [{"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(HEAD_GONE_SECONDS)}]
+    container["env"] = [
+        WITHOUT_DRAINING,
+        {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(HEAD_GONE_SECONDS)},
+    ]
     pod = _ray_pod(name, config, workers, container, [])
     pod["metadata"]["annotations"] = _scraped(METRICS_PORT)
-    pod["spec"]["terminationGracePeriodSeconds"] = GRACE_SECONDS
     return pod
 
 
@@ -362,7 +367,7 @@ def _ray_pod(name: str, config: ResolvedRun, pods: Pods, container: Manifest, vo
     return {
         "metadata": {"labels": labels(name)},
         "spec": {
-            **_identity(config),
+            **_basis(config),
             "nodeSelector": dict(pods.node_selector),
             "tolerations": _tolerations(pods),
             "containers": [container],
@@ -371,12 +376,13 @@ def _ray_pod(name: str, config: ResolvedRun, pods: Pods, container: Manifest, vo
     }
 
 
-def _identity(config: ResolvedRun) -> Manifest:
-    """As whom a pod runs: never root, and with no access to the Kubernetes API."""
+def _basis(config: ResolvedRun) -> Manifest:
+    """What all pods have: they are never root, have no access to the Kubernetes API, and go soon."""
     account = config.spec.storage.service_account_name
     return {
         **({"serviceAccountName": account} if account else {}),
         "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
     }
 
