@@ -45,6 +45,16 @@ NODE_LOST_SECONDS = 30
 HEAD_GONE_SECONDS = 15
 """How long a worker waits for a head that does not answer before it begins anew; Ray's own default is 60."""
 
+READINESS: Manifest = {
+    "httpGet": {"path": "/api/healthz", "port": 52365},  # of Ray's agent on every pod
+    "initialDelaySeconds": 2,
+    "periodSeconds": 2,
+    "timeoutSeconds": 5,
+    "failureThreshold": 25,
+}
+"""As KubeRay's own, which looks 10 s after a pod's start at the earliest and then every 5 s: head and workers are there
+after some 5 s, and each start and each recovery waits for them."""
+
 GRACE_SECONDS = 5
 """How long a pod may take to go; Kubernetes' own default is 30. It has nothing to save: the driver was stopped before,
 or will go back to a checkpoint, and an evaluation is begun again. So long is waited for a pod whose node does not
@@ -356,6 +366,7 @@ def _ray_container(name: str, config: ResolvedRun, pods: Pods, ports: dict[str, 
             "requests": {"cpu": f"{pods.cpus:g}", "memory": pods.memory},
             "limits": {"memory": pods.memory},
         },
+        "readinessProbe": READINESS,
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the pod's own
     }

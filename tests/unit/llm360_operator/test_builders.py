@@ -116,6 +116,14 @@ def test_pods_go_at_once_for_they_have_nothing_to_save(build):
         assert {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "0"} in container["env"]
 
 
+def test_pods_of_ray_are_looked_at_soon(build):
+    """KubeRay's own probe begins 10 s after the start, and every start and every recovery waits for it."""
+    head, worker, preflight = (pod["containers"][0] for pod in pods(build()))
+    assert head["readinessProbe"] == worker["readinessProbe"]
+    assert head["readinessProbe"]["initialDelaySeconds"] + head["readinessProbe"]["periodSeconds"] < 5
+    assert "readinessProbe" not in preflight
+
+
 def test_who_may_reach_a_runs_pods(build):
     children = build()
     spec = children["NetworkPolicy"]["spec"]
