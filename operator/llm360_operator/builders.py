@@ -45,6 +45,10 @@ NODE_LOST_SECONDS = 30
 HEAD_GONE_SECONDS = 15
 """How long a worker waits for a head that does not answer before it begins anew; Ray's own default is 60."""
 
+HEAD_NEW_SECONDS = 5
+"""How often a worker asks the head whether it knows it: a new head, which answers before `HEAD_GONE_SECONDS` are over,
+does not. Ray's own default is 60; meanwhile the worker would look ready."""
+
 READINESS: Manifest = {
     "httpGet": {"path": "/api/healthz", "port": 52365},  # of Ray's agent on every pod
     "initialDelaySeconds": 2,
@@ -344,6 +348,7 @@ def _worker(name: str, config: ResolvedRun) -> Manifest:
     container["env"] = [
         WITHOUT_DRAINING,
         {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": str(HEAD_GONE_SECONDS)},
+        {"name": "RAY_raylet_liveness_self_check_interval_ms", "value": str(1000 * HEAD_NEW_SECONDS)},
     ]
     pod = _ray_pod(name, config, workers, container, [])
     pod["metadata"]["annotations"] = _scraped(METRICS_PORT)

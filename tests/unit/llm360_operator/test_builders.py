@@ -147,7 +147,9 @@ def test_ray_is_told_what_a_pod_has(build):
     assert workers["rayStartParams"] == {"num-cpus": "32", "num-gpus": "8"}
     assert [workers[key] for key in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 2]
     container = workers["template"]["spec"]["containers"][0]
-    assert {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "15"} in container["env"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    assert environment["RAY_gcs_rpc_server_reconnect_timeout_s"] == "15"
+    assert environment["RAY_raylet_liveness_self_check_interval_ms"] == "5000"
     assert container["resources"]["limits"] == {"memory": "256Gi", "nvidia.com/gpu": "8"}
     (shm,) = workers["template"]["spec"]["volumes"]
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "131072Mi"}
