@@ -30,7 +30,8 @@ FINISH_SECONDS = 5.0
 MOST_CHARACTERS = 1024
 """Of an event's message; the API server takes no more."""
 
-NO_ANSWER = (0, 429)
+NO_ANSWER = (0, 429, 500, 502, 503, 504)
+"""Codes of the API server after which it may well take the same event."""
 
 
 class Announcer:
@@ -77,9 +78,8 @@ class Announcer:
             try:
                 await self._create(said)  # its name is its own: one that was made without our hearing of it is found
                 return
-            except ApiError as error:
-                is_last = attempt == TRIES or (error.status not in NO_ANSWER and error.status < 500)
-                if is_last:
+            except Exception as error:  # whatever it is, the next one is written
+                if attempt == TRIES or not (isinstance(error, ApiError) and error.status in NO_ANSWER):
                     log.warning("%s: not written: %s", _title(said), error)
                     return
             await self._pause(FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))

@@ -16,7 +16,7 @@ from llm360.spec.cluster import duration_seconds
 from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Action, Case, Create, Decision, Memory, Settings, Step
-from llm360_operator.evaluation import evaluate
+from llm360_operator.evaluation import GOING_SECONDS, evaluate
 from llm360_operator.names import STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
 from llm360_operator.progress import driver_progress, progress_text
@@ -27,8 +27,6 @@ POLL_SECONDS = 15.0
 """How often the driver is asked how far it is."""
 SOON_SECONDS = 2.0
 """When to look again at something that is about to happen."""
-GOING_SECONDS = 5.0
-"""When to look whether pods that are on their way out are gone, or lost with their node."""
 WAIT_SECONDS = 10.0
 """When to look again at something that takes its time, and of which no event may tell."""
 PREFLIGHT_RETRY_SECONDS = 60.0

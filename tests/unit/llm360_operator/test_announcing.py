@@ -68,10 +68,11 @@ def test_without_an_answer_the_same_event_is_tried_again_after_growing_pauses(ru
     assert len(given) == announcing.TRIES
 
 
-def test_what_is_refused_is_logged_and_the_next_is_written(run, caplog):
-    given, pauses = write(run, ApiError(403, "Forbidden", "exceeded quota: small"), said=(ENTRY, ENTRY))
+@pytest.mark.parametrize("error", [ApiError(403, "Forbidden", "exceeded quota: small"), OSError("no token")])
+def test_what_cannot_be_written_is_logged_and_the_next_is_written(run, caplog, error):
+    given, pauses = write(run, error, said=(ENTRY, ENTRY))
     assert (len(given), pauses) == (2, [])
-    assert "event Training: not written: Forbidden (403): exceeded quota: small" in caplog.text
+    assert f"event Training: not written: {error}" in caplog.text
 
 
 def test_no_more_wait_than_there_is_room_for(run, caplog, monkeypatch):
