@@ -28,7 +28,7 @@ FIRST_PAUSE_SECONDS = 1.0
 FINISH_SECONDS = 5.0
 """How long an operator that is stopped may take to write what waits."""
 MOST_CHARACTERS = 1024
-"""Of an event's message; the API server takes no more."""
+"""Of an event's message: as many as Kubernetes takes in its newer kind of events (events.k8s.io/v1)."""
 
 NO_ANSWER = (0, 429, 500, 502, 503, 504)
 """Codes of the API server after which it may well take the same event."""

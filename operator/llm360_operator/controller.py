@@ -1,4 +1,7 @@
-"""A round of a run: observe, decide, act, write the status. The only place that changes anything in the cluster."""
+"""A round of a run: observe, decide, act, write the status. The only place that changes anything in the cluster.
+
+Events, which change nothing, are handed to `announcing`.
+"""
 
 from __future__ import annotations
 
