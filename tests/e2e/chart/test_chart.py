@@ -132,6 +132,34 @@ def test_rights_are_the_cluster_s_or_those_of_the_watched_namespaces(render):
     assert {verb for resource, verb in granted if resource == "llm360runs"} == {"get", "list", "watch"}
 
 
+def test_who_may_edit_or_view_a_namespace_may_do_so_with_its_runs(render):
+    objects = render()
+    roles = {name: objects["ClusterRole", f"llm360-{name}"] for name in ("edit", "view")}
+    aggregate = "rbac.authorization.k8s.io/aggregate-to-"
+    to = {
+        name: {label.removeprefix(aggregate) for label in role["metadata"]["labels"] if label.startswith(aggregate)}
+        for name, role in roles.items()
+    }
+    assert to == {"edit": {"admin", "edit"}, "view": {"admin", "edit", "view"}}
+    verbs = {name: {verb for rule in role["rules"] for verb in rule["verbs"]} for name, role in roles.items()}
+    assert verbs["view"] == {"get", "list", "watch"}
+    assert "create" in verbs["edit"]
+    assert all(rule["resources"] == ["llm360runs"] for role in roles.values() for rule in role["rules"])
+
+
+def test_the_operator_leaves_a_lost_node_as_soon_as_its_runs_do(render):
+    own = {"key": "a", "operator": "Exists"}
+    for objects, more in ((render(), []), (render("tolerations[0].key=a", "tolerations[0].operator=Exists"), [own])):
+        lost, others = [], []
+        for each in pod_of(objects)["spec"]["tolerations"]:
+            (lost if "tolerationSeconds" in each else others).append(each)
+        assert {each["key"].rpartition("/")[2]: each["tolerationSeconds"] for each in lost} == {
+            "not-ready": 30,
+            "unreachable": 30,
+        }
+        assert others == more
+
+
 def test_images_go_by_digest_where_one_is_given(render):
     digest = "sha256:" + "a" * 64
     objects = render(f"image.digest={digest}", "trainerImage.tag=v2")
