@@ -74,8 +74,8 @@ CEL_RULES: tuple[CelRule, ...] = (
         "spec.storage",
         ("uri",),
         "self.uri.startsWith('s3://') || self.uri.startsWith('file:///')",
-        "spec.storage.uri: is no address that a pod can write to; write s3://bucket/prefix (with storage.endpoint for"
-        " other servers than Amazon's) or file:///folder",
+        "spec.storage.uri: is no address that all pods of a run can write to; write s3://bucket/prefix (with"
+        " storage.endpoint for other servers than Amazon's)",
     ),
     CelRule(
         "spec.model",

@@ -161,7 +161,11 @@ class RunStatus(Section):
         le=MAX_STEPS,
     )
     failed_at_step: int | None = optional(
-        "Step of the newest checkpoint when a RayJob last ended badly.", unit="steps", ge=0, le=MAX_STEPS
+        "Step of the newest checkpoint, published or to resume from, as the driver last said it; with a later one the"
+        " failures before it are forgotten.",
+        unit="steps",
+        ge=0,
+        le=MAX_STEPS,
     )
     attempt: int | None = optional("Newest attempt in the ledger.", unit="attempts", ge=0, le=MAX_STEPS)
     step: int | None = optional("Finished optimizer steps.", unit="steps", ge=0, le=MAX_STEPS)

@@ -131,7 +131,7 @@ class Api:
                 raise
 
     async def patch_status(self, run: Object, changes: Mapping[str, Any]) -> Object:
-        """Change fields of a run's status (None removes one), if the run is still the one that was read.
+        """Change a run's status by a merge patch (`merge_patch`), if the run is still the one that was read.
 
         Returns:
             The run as it is now.
@@ -195,6 +195,23 @@ class Api:
             raise ApiError(
                 0, "Unreachable", f"the API server gave no answer: {error or type(error).__name__}"
             ) from error
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7386) that makes one object of another.
+
+    Objects are merged at any depth, so what is to go has to be named with None; lists are replaced.
+
+    >>> merge_patch({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 2, "e": [4]}})
+    {'a': None, 'b': {'d': None, 'e': [4]}}
+    """
+    changed = [name for name in (*old, *(name for name in new if name not in old)) if old.get(name) != new.get(name)]
+    return {
+        name: merge_patch(old[name], new[name])
+        if isinstance(old.get(name), Mapping) and isinstance(new.get(name), Mapping)
+        else new.get(name)
+        for name in changed
+    }
 
 
 def _answer(status: int, text: str) -> Any:

@@ -14,15 +14,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from llm360.spec.crd import RUN_LABEL
 from llm360_operator.announcing import Announcer
-from llm360_operator.api import Api, ApiError, Object
+from llm360_operator.api import Api, ApiError, Object, merge_patch
 from llm360_operator.cache import Cache
 from llm360_operator.case import Action, Create, Decision, Settings
 from llm360_operator.evaluation import evaluation_refused, without_evaluation
 from llm360_operator.metrics import Metrics
 from llm360_operator.names import EVALUATION_LABEL, Key
-from llm360_operator.observe import Observer
+from llm360_operator.observe import Observer, is_child, run_of
 from llm360_operator.reconcile import reconcile, refused
 from llm360_operator.seen import Seen, is_ended
 from llm360_operator.sharing import Share, Sharing
@@ -33,12 +32,20 @@ log = logging.getLogger(__name__)
 REFUSALS = (400, 403, 422)
 """Answers that say the object itself will not be taken: no rights, a quota, an admission rule."""
 
+TOLD_AFTER = 5
+"""Failures in a row to make a run's children, after which the run says so: some 3 s, which an API server that begins
+anew, or elects a leader, may take without anybody having to hear of it."""
+
 PINNED = ("config", "configDigest", "configGeneration")
 """Fields of the status that say which configuration was stored."""
 
 
 class OutdatedError(Exception):
     """What was believed of a run turned out to be wrong: an object is there that was not known."""
+
+
+class ForeignError(Exception):
+    """An object bears the name of a child of ours, and belongs to somebody else."""
 
 
 class Controller:
@@ -58,6 +65,7 @@ class Controller:
     ) -> None:
         self._api, self._cache, self._observer, self._announcer = api, cache, observer, announcer
         self._settings, self._metrics = settings, metrics
+        self._unmade: Counter[Key] = Counter()
         self._sharing = Sharing(settings.max_evaluations)
         self._has_counted = settings.max_evaluations is None
         self._counting = asyncio.Lock()
@@ -94,6 +102,7 @@ class Controller:
             self._metrics.note_phase(key, None)
             self._metrics.note_evaluation(key, None)
             self._note_share(key, None)
+            self._unmade.pop(key, None)
             return None
         await self._count_evaluations()
         seen = await self._observer.observe(run, view)
@@ -107,8 +116,10 @@ class Controller:
         decision = await self._store(run, decision)
         self._metrics.note_phase(key, *said(decision.status))
         self._metrics.note_evaluation(key, decision.status.get("evaluation"))
-        if seen.foreign or seen.is_kuberay_missing or decision.wait is None:
-            # What is in the way is not watched, nor is a kind that is missing; and who waits for nothing needs nothing.
+        is_lost = said(decision.status)[1] == "ConfigLost"
+        if seen.foreign or seen.is_kuberay_missing or is_lost or decision.wait is None:
+            # What is in the way is not watched, nor is a kind or a ConfigMap that is missing; and who waits for nothing
+            # needs nothing.
             self._cache.forget(key)
         return decision.wait
 
@@ -125,24 +136,42 @@ class Controller:
             found: Counter[Key] = Counter()
             for namespace in self._settings.namespaces or ("",):
                 for job in await self._api.list("Job", namespace, EVALUATION_LABEL):
-                    metadata = job["metadata"]
-                    found[Key(metadata["namespace"], metadata["labels"][RUN_LABEL])] += not is_ended(job)
+                    key = run_of(job)
+                    if key is not None:
+                        found[key] += not is_ended(job)
             for key, running in found.items():
                 self._sharing.note(key, Share(running, 0))
             self._has_counted = True
 
     async def _act(self, run: Object, seen: Seen, decision: Decision, *, is_known: bool) -> Decision:
-        """Do what was decided; where something is refused for good, the decision becomes that refusal."""
+        """Do what was decided; where something is refused for good, the decision becomes that refusal.
+
+        Raises:
+            ApiError: something else went wrong; the status has what must not be lost, and if that lasts says so.
+        """
+        key = Key.of(run)
         for action in decision.actions:
             try:
                 await self._do(run, action, is_known=is_known)
+            except ForeignError as error:
+                return reconcile(run, replace(seen, foreign=(str(error),)), self._settings)
             except ApiError as error:
-                if not isinstance(action, Create) or error.status not in REFUSALS:
+                if not isinstance(action, Create):
                     raise
                 # What refers to the ConfigMap comes after it: from then on the run's identity holds.
                 is_pinned = action.manifest["kind"] not in ("NetworkPolicy", "ConfigMap")
                 memory = {name: decision.status.get(name) for name in PINNED} if is_pinned else {}
-                return refused(run, seen, f"{title(action)} cannot be made: {error.message}", memory)
+                refusal = refused(run, seen, f"{title(action)} cannot be made: {error.message}", memory)
+                if error.status in REFUSALS:
+                    return refusal
+                self._unmade[key] += 1
+                status = (run.get("status") or {}) | memory
+                if self._unmade[key] >= TOLD_AFTER:
+                    status = refusal.status
+                    self._metrics.note_phase(key, *said(status))
+                await self._write_status(run, status)
+                raise
+        self._unmade.pop(key, None)
         return decision
 
     async def _evaluate(self, run: Object, decision: Decision, *, is_known: bool) -> Decision:
@@ -163,6 +192,8 @@ class Controller:
             made = await self._api.create(action.manifest)
             if made is None and is_known:
                 raise OutdatedError(title(action))
+            if made is None and action.manifest["kind"] == "NetworkPolicy":
+                await self._check_policy(run, name)
             if made is not None:
                 self._cache.note(made)
             log.info("run %s/%s: %s %s", namespace, name, "finds" if made is None else "makes", title(action))
@@ -170,6 +201,14 @@ class Controller:
             log.info("run %s/%s: deletes %s", namespace, name, title(action))
             await self._api.delete(action.kind, namespace, action.name, is_forced=action.is_forced)
             self._cache.forget(Key(namespace, name))
+
+    async def _check_policy(self, run: Object, name: str) -> None:
+        """Whose policy is it that is there already? Of all children it alone is not looked at before."""
+        found = await self._api.get("NetworkPolicy", run["metadata"]["namespace"], name)
+        if found is None:
+            raise OutdatedError(f"NetworkPolicy {name} was just removed")
+        if not is_child(found, run):
+            raise ForeignError(f"NetworkPolicy {name}")
 
     async def _store(self, run: Object, decision: Decision) -> Decision:
         """Write the status; what pods say of scores must not keep what the driver says from being written."""
@@ -187,7 +226,7 @@ class Controller:
     async def _write_status(self, run: Object, status: dict[str, Any]) -> None:
         """Write what changed, and have it said what a person should hear of."""
         old = run.get("status") or {}
-        changes = {name: status.get(name) for name in {*old, *status} if old.get(name) != status.get(name)}
+        changes = merge_patch(old, status)
         if not changes:
             return
         self._cache.note(await self._api.patch_status(run, changes))

@@ -77,7 +77,7 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
     memory = _heard(case, stored, phase).asking(asked)
     if case.is_changed:
         memory = memory.trying_again()
-    jobs = _sorted_jobs(case, stored, memory, frozenset(asked))
+    jobs = _sorted_jobs(case, stored, memory, frozenset(asked), is_heard=_listed(case) is not None or phase in FINAL)
     for job in jobs.ended:
         memory = memory.taking(job)
     for job in jobs.deleted:
@@ -153,13 +153,19 @@ def _heard(case: Case, memory: Memory, phase: Phase) -> Memory:
 
     After a good end without a driver the ledger is what it is: then what evaluations found there counts, too.
     """
-    driver = case.seen.driver
-    if driver is None and phase == "Succeeded":
+    if case.seen.driver is None and phase == "Succeeded":
         for job in case.seen.evaluations:
             memory = memory.hearing(job)
+    listed = _listed(case)
+    return memory if listed is None else memory.knowing(listed)
+
+
+def _listed(case: Case) -> list[Mapping[str, Any]] | None:
+    """The checkpoints that the run's own driver lists; None where it says nothing of them."""
+    driver = case.seen.driver
     if driver is None or "checkpoints" not in driver or driver.get("configDigest") != case.status.get("configDigest"):
-        return memory
-    return memory.knowing(driver["checkpoints"])
+        return None
+    return list(driver["checkpoints"])
 
 
 def _misses_checkpoints(case: Case, memory: Memory, phase: Phase) -> bool:
@@ -180,24 +186,28 @@ def _has_not_told(job: Evaluation, case: Case, memory: Memory, phase: Phase) -> 
     return is_asking and _may_ask(case, memory, phase) and job.digest == memory.records[-1].digest
 
 
-def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[str]) -> _Jobs:
+def _sorted_jobs(case: Case, stored: Memory, memory: Memory, asked: frozenset[str], *, is_heard: bool) -> _Jobs:
     """Sort the Jobs that are there.
 
     One that failed before the specification changed has not failed for the new one; one on a lost node is made anew.
+    One of a checkpoint that is not known stays until it is heard which there are: it may have been made by an operator
+    that died before it wrote its status.
     """
     settled = {record.digest: record.settled for record in stored.records}
     known = {record.digest for record in memory.records}
     generation = case.run["metadata"]["generation"]
     found: dict[str, list[Evaluation]] = {"busy": [], "deleted": [], "ended": []}
     for job in case.seen.evaluations:
-        is_unwanted = job.digest not in known
+        is_unknown = job.digest not in known
+        is_unwanted = is_unknown and is_heard
         if job.state == "Active":
             has_nothing = bool(job.labels) and not job.labels & asked
             is_unwanted = is_unwanted or job.is_lost or case.is_suspend_asked or has_nothing
         else:
             is_outdated = job.state == "Failed" and job.generation != generation
             is_unwanted = is_unwanted or is_outdated or job.labels <= settled.get(job.digest, frozenset())
-        kind = "deleted" if is_unwanted or job.is_deleting else "busy" if job.state == "Active" else "ended"
+        is_busy = job.state == "Active" or is_unknown
+        kind = "deleted" if is_unwanted or job.is_deleting else "busy" if is_busy else "ended"
         found[kind].append(job)
     return _Jobs(*(tuple(found[kind]) for kind in ("busy", "deleted", "ended")))
 

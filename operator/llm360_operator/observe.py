@@ -153,6 +153,15 @@ def is_child(child: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
     return any(owner["uid"] == run["metadata"]["uid"] for owner in child["metadata"].get("ownerReferences") or [])
 
 
+def run_of(child: Mapping[str, Any]) -> Key | None:
+    """The run that controls an object, None where none does: anybody may give our labels to an object."""
+    metadata = child["metadata"]
+    run = str((metadata.get("labels") or {}).get(RUN_LABEL))
+    owners = metadata.get("ownerReferences") or []
+    is_ours = any(owner.get("controller") and (owner["kind"], owner["name"]) == (RUN, run) for owner in owners)
+    return Key(metadata["namespace"], run) if is_ours else None
+
+
 def _title(child: Mapping[str, Any]) -> str:
     return f"{child['kind']} {child['metadata']['name']}"
 

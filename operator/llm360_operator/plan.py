@@ -11,7 +11,7 @@ pinned, anew in each round, so that changing them disturbs no pod.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from llm360.canonical import sha256_digest
-from llm360.errors import LLM360Error
-from llm360.spec import ResolvedRun, resolve, resolved_from_json
+from llm360.errors import LLM360Error, SpecError
+from llm360.spec import ResolvedRun, identity_changes, resolve, resolved_from_json
 from llm360.spec.evaluation import Evaluation
 from llm360.spec.identity import identity_of, operations_of
 from llm360.spec.layers import merge, without_nulls
@@ -74,6 +74,11 @@ def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_imag
     if pinned is None and "configDigest" in status:
         return Plan(None, base, False, problem=_lost(base), reason="ConfigLost")
     try:
+        if pinned is not None and "configDigest" not in status:
+            # The API server holds the identity only once the status names it; until then it could be changed.
+            changes = identity_changes(pinned.identity(), _fresh(run).identity())
+            if changes:
+                return Plan(None, base, True, problem=_edited(base, changes))
         config = _resolve(run, pinned, default_image)
     except LLM360Error as error:
         return replace(held or Plan(None, current, False), problem=error.message)
@@ -115,7 +120,8 @@ def _resolve(run: Mapping[str, Any], pinned: ResolvedRun | None, default_image: 
 
     What only the operator acts on is left out, so that changing it disturbs no pod.
     """
-    fresh = resolve({key: run[key] for key in ("apiVersion", "kind", "metadata", "spec")}).document()
+    resolved = _fresh(run)
+    fresh = resolved.document()
     image = default_image
     if pinned is not None:
         base = pinned.document()["spec"]
@@ -123,9 +129,29 @@ def _resolve(run: Mapping[str, Any], pinned: ResolvedRun | None, default_image: 
         operations = operations_of(fresh["spec"]) | {"evaluation": base["evaluation"]}
         operations["cluster"]["keepOnFailure"] = base["cluster"]["keepOnFailure"]
         fresh["spec"] = merge(operations, identity_of(base))
+    elif resolved.store.startswith("file://"):
+        raise SpecError(
+            [
+                f"spec.storage.uri: '{resolved.store}' is a folder, and the pods of a run share none: what"
+                " one writes no other finds; write s3://bucket/prefix (with storage.endpoint for other servers than"
+                " Amazon's)"
+            ]
+        )
     fresh["spec"]["suspend"] = False
     fresh["spec"]["cluster"].setdefault("image", image)
     return resolve(fresh)
+
+
+def _fresh(run: Mapping[str, Any]) -> ResolvedRun:
+    """The object resolved now."""
+    return resolve({key: run[key] for key in ("apiVersion", "kind", "metadata", "spec")})
+
+
+def _edited(name: str, changes: Sequence[str]) -> str:
+    return (
+        f"the run's configuration is stored already, in the ConfigMap {name}, and the object differs from it in what"
+        f" cannot change: {'; '.join(changes)}; put that back, or delete the run and apply it anew"
+    )
 
 
 def _lost(name: str) -> str:

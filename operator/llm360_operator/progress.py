@@ -33,6 +33,10 @@ def driver_progress(driver: Mapping[str, Any] | None, config_digest: str, now: d
         found["checkpoints"] = len(checkpoints)
     if checkpoints:
         found["latestCheckpoint"] = {key: checkpoints[-1][key] for key in ("step", "labels", "modelDigest")}
+    # After a rewind it is an earlier one; a driver of an earlier version tells of published ones alone.
+    newest = driver.get("lastCheckpointStep", checkpoints[-1]["step"] if checkpoints else None)
+    if newest is not None:
+        found["failedAtStep"] = newest
     left = driver.get("estimatedSecondsLeft")
     if left is not None:
         # To the minute: an estimate that moves every few seconds tells nobody anything.

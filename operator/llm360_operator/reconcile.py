@@ -20,7 +20,7 @@ from llm360_operator.evaluation import GOING_SECONDS, evaluate
 from llm360_operator.names import STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
 from llm360_operator.progress import driver_progress, progress_text
-from llm360_operator.seen import Seen, Trouble
+from llm360_operator.seen import Job, Seen, Trouble
 from llm360_operator.verdict import FINAL, Verdict, condition
 
 POLL_SECONDS = 15.0
@@ -53,18 +53,41 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
         seen: Its children.
         settings: The operator's.
     """
-    case = Case(run, seen, make_plan(run, seen.configs, settings.trainer_image), settings)
+    case = _without_cut_off(Case(run, seen, make_plan(run, seen.configs, settings.trainer_image), settings))
     step = _next_step(case)
     verdict, plan = step.verdict, case.plan
     if plan.problem and verdict.phase not in FINAL and verdict.reason != plan.reason:
         # The last valid configuration goes on; that the object says something else must not stay unseen.
         message = f"{plan.problem}; until that is put right the run goes on as before ({verdict.message})"
         verdict = replace(verdict, reason=plan.reason, message=message, is_invalid=True)
+    elif plan.problem and verdict.phase == "Failed":
+        message = f"{plan.problem}; the run stays as it ended ({verdict.message})"
+        verdict = replace(verdict, problem=(plan.reason, message))
     evaluated = evaluate(case, verdict.phase)
     status = _status(case, verdict, dict(step.memory) | evaluated.fields, evaluated.condition)
     actions = (*case.delete_lost_pods(), *step.actions)
     wait = min((each for each in (step.wait, evaluated.wait) if each is not None), default=None)
     return Decision(actions, status, wait, evaluated.actions, evaluated.share)
+
+
+def _without_cut_off(case: Case) -> Case:
+    """A run whose newest job was cut off from outside: that has not failed, and goes like one that still runs.
+
+    Its pods gave way to others, or somebody removes it: what Ray then says of it is no attempt of the run. Where the
+    driver itself has said that trying again changes nothing, that holds; so does what was counted before.
+    """
+    job, cluster = case.newest_job, case.seen.cluster
+    if job is None or job.state != "Failed" or job.exit_code in FINAL_EXIT_CODES or _is_judged(case, job):
+        return case
+    if not job.is_deleting and not (cluster is not None and cluster.is_suspended):
+        return case
+    jobs = tuple(replace(each, state="Active") if each is job else each for each in case.seen.jobs)
+    return replace(case, seen=replace(case.seen, jobs=jobs))
+
+
+def _is_judged(case: Case, job: Job) -> bool:
+    """Whether a job's bad end was counted."""
+    return job.number <= int(case.status.get("judged", 0))
 
 
 def _next_step(case: Case) -> Step:
@@ -95,7 +118,7 @@ def refused(run: dict[str, Any], seen: Seen, message: str, memory: Mapping[str, 
         memory: Fields of the status that hold nevertheless.
     """
     case = Case(run, seen, Plan(None, "", is_pinned=False), Settings("", ""))
-    advice = "see the operator's rights in the namespace, its quota and its admission rules"
+    advice = "see the operator's rights in the namespace, its quota, and its admission rules and webhooks"
     verdict = Verdict(case.phase, "Refused", f"{message}; {advice}", is_stuck=True)
     evaluated = dict(condition(case.status, "Evaluated")) or None
     return Decision((), _status(case, verdict, dict(memory), evaluated), REFUSED_SECONDS)
@@ -119,7 +142,9 @@ def finished(case: Case) -> Step | None:
         return None
     said = condition(case.status, "Succeeded")
     verdict = Verdict(case.phase, said["reason"], said["message"])
-    left = _seconds_kept(case) if case.phase == "Failed" and case.seen.cluster is not None else 0.0
+    # An object that is wrong elsewhere does not try the run again; that it is to hold frees the pods all the same.
+    is_kept = case.phase == "Failed" and case.seen.cluster is not None and not case.is_suspend_asked
+    left = _seconds_kept(case) if is_kept else 0.0
     if left > 0:
         return Step(verdict, case.delete_preflight(), left)
     actions = (
@@ -192,7 +217,9 @@ def invalid(case: Case) -> Step | None:
     """There is no valid configuration to go on with."""
     if case.plan.config is not None:
         return None
-    return Step(Verdict(_phase_or(case, "Pending"), case.plan.reason, case.plan.problem, is_stuck=True))
+    verdict = Verdict(_phase_or(case, "Pending"), case.plan.reason, case.plan.problem, is_stuck=True)
+    # A correction of the object is an event; a ConfigMap that is put back is not.
+    return Step(verdict, wait=WAIT_SECONDS if case.plan.reason == "ConfigLost" else None)
 
 
 def pinned(case: Case) -> Step | None:
@@ -209,7 +236,7 @@ def pinned(case: Case) -> Step | None:
     )
     actions: tuple[Create, ...] = ()
     if not plan.is_pinned:
-        # The policy is there before the first pod; one that is there already is left as it is.
+        # The policy is there before the first pod; one of ours that is there already is left as it is.
         config_map = Create(builders.config_map(case.run, plan.name, plan.config))
         actions = (Create(builders.network_policy(case.run)), config_map)
     return _and_on(replace(case, plan=replace(plan, is_pinned=True)), memory, actions)
@@ -243,14 +270,14 @@ def looked_at_first(case: Case) -> Step | None:
 def failed(case: Case) -> Step | None:
     """A job ended badly, and that was not counted yet."""
     job, status = case.newest_job, case.status
-    if job is None or job.state != "Failed" or job.number <= status.get("judged", 0):
+    if job is None or job.state != "Failed" or _is_judged(case, job):
         return None
     assert case.plan.config is not None
-    step = (status.get("latestCheckpoint") or {}).get("step", 0)
-    failures = 1 if step > status.get("failedAtStep", step) else status.get("failures", 0) + 1
+    failures = status.get("failures", 0) + 1
+    published = (status.get("latestCheckpoint") or {}).get("step", 0)
     memory = (
         ("failures", failures),
-        ("failedAtStep", step),
+        ("failedAtStep", status.get("failedAtStep", published)),
         ("judged", job.number),
         ("submission", job.number),
         ("estimatedCompletion", None),
@@ -365,7 +392,10 @@ def trained(case: Case) -> Step | None:
 
 
 def _progress(case: Case) -> dict[str, Any]:
-    return driver_progress(case.seen.driver, case.status.get("configDigest", ""), case.seen.now)
+    """What the driver knows, as fields of the status; with a new checkpoint the failures before it are forgotten."""
+    progress = driver_progress(case.seen.driver, case.status.get("configDigest", ""), case.seen.now)
+    newest = progress.get("failedAtStep", 0)
+    return progress | ({"failures": None} if newest > case.status.get("failedAtStep", newest) else {})
 
 
 def _is_ending(driver: Mapping[str, Any] | None) -> bool:

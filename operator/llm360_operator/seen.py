@@ -313,10 +313,22 @@ def _json_object(text: str) -> Mapping[str, Any]:
 
 
 def read_lost_pods(pods: Iterable[Object], now: datetime) -> tuple[str, ...]:
-    """Names of the pods that should be gone: their deletionTimestamp is when their grace ends."""
+    """Names of the pods that should be gone, but whose node does not say so.
+
+    Their deletionTimestamp is when their grace ends. By the clock alone, which may differ from the API server's, pods
+    of a node that is well would be lost, too: of a node that does not answer Kubernetes says that its pods are not
+    ready, and that it is for this that they are deleted.
+    """
     limit = now - timedelta(seconds=LOST_SECONDS)
-    deleted = ((pod["metadata"]["name"], read_time(pod["metadata"].get("deletionTimestamp"))) for pod in pods)
-    return tuple(name for name, ends in deleted if ends is not None and ends < limit)
+    ends = ((pod, read_time(pod["metadata"].get("deletionTimestamp"))) for pod in pods)
+    return tuple(pod["metadata"]["name"] for pod, end in ends if end is not None and end < limit and _is_cut_off(pod))
+
+
+def _is_cut_off(pod: Object) -> bool:
+    """Whether a pod's node may be one that does not answer, for all that Kubernetes says of the pod."""
+    is_ready = _condition(pod, "Ready").get("status") == "True"
+    target = _condition(pod, "DisruptionTarget")
+    return not is_ready or (target.get("status"), target.get("reason")) == ("True", "DeletionByTaintManager")
 
 
 _WAITING = {

@@ -49,6 +49,8 @@ class Verdict:
         is_stuck: Nothing moves until somebody, or something, outside acts.
         is_silent: The driver does not answer: it may be progressing.
         is_invalid: The object asks for something that cannot be; the last valid configuration holds.
+        problem: Reason and message of what is wrong with the object of a run that is over: Ready says it, while
+            Succeeded goes on saying how the run ended.
     """
 
     phase: Phase
@@ -57,6 +59,7 @@ class Verdict:
     is_stuck: bool = False
     is_silent: bool = False
     is_invalid: bool = False
+    problem: tuple[str, str] | None = None
 
     def conditions(self, before: list[dict[str, Any]], generation: int, now: datetime) -> list[dict[str, Any]]:
         """The conditions, each with the time at which its status last changed.
@@ -71,6 +74,8 @@ class Verdict:
         for kind, usual in zip(CONDITION_TYPES, CONDITIONS[self.phase], strict=True):
             status = self._excepted(kind, usual)
             reason, message = _QUIET.get((kind, status), (self.reason, self.message))
+            if kind == "Ready" and self.problem is not None:
+                reason, message = self.problem
             conditions.append(stated(old.get(kind, {}), kind, status, reason, message, generation, now))
         return conditions
 

@@ -83,9 +83,8 @@ class FakeApi:
             raise ApiError(409, "Conflict", "the object has been modified")
         if self.refuse_status(changes):
             raise ApiError(422, "Invalid", "status.evaluation is invalid")
-        status = self.objects["LLM360Run", *KEY].setdefault("status", {})
-        for name, value in changes.items():
-            status.pop(name, None) if value is None else status.update({name: value})
+        found = self.objects["LLM360Run", *KEY]
+        found["status"] = merged(found.get("status", {}), changes)
         return self.changed("LLM360Run", *KEY)
 
     @property
@@ -94,6 +93,15 @@ class FakeApi:
 
     def update(self, kind, name, **changes):
         self.objects[kind, "research", name].update(changes)
+
+
+def merged(target, patch):
+    """What an API server makes of a merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return copy.deepcopy(patch)
+    kept = target if isinstance(target, dict) else {}
+    changed = {name: merged(kept.get(name), value) for name, value in patch.items() if value is not None}
+    return {name: value for name, value in kept.items() if name not in patch} | changed
 
 
 def selects(selector, labels):

@@ -5,8 +5,11 @@ import contextlib
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic.operated import merged
 
-from llm360_operator.api import Api, ApiError, Connection, KindMissingError
+from llm360_operator.api import Api, ApiError, Connection, KindMissingError, merge_patch
 from llm360_operator.observe import fetch_status
 
 RUN = {
@@ -99,6 +102,20 @@ def test_a_status_is_written_to_the_run_that_was_read():
     assert body == {"metadata": {"resourceVersion": "7"}, "status": {"step": 3, "loss": None}}
     with pytest.raises(ApiError):
         talk(lambda api: api.patch_status(RUN, {"step": 3}), refusal(409, "Conflict", name="amber"))
+
+
+VALUES = st.recursive(
+    st.integers(0, 3) | st.lists(st.dictionaries(st.sampled_from("ab"), st.integers(0, 1)), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
+
+
+@given(old=OBJECTS, new=OBJECTS)
+def test_a_patch_makes_of_one_object_the_other_whatever_is_gone_in_it(old, new):
+    assert merged(old, merge_patch(old, new)) == new
+    assert merge_patch(new, new) == {}
 
 
 def test_a_token_that_has_run_out_is_read_again():

@@ -8,6 +8,7 @@ from synthetic.operated import DONE, KEY, Operator
 
 from llm360_operator.api import ApiError
 from llm360_operator.cache import FRESH_SECONDS
+from llm360_operator.controller import TOLD_AFTER
 from llm360_operator.names import Key
 
 
@@ -101,6 +102,89 @@ def test_an_api_server_without_an_answer_ends_the_round_before_the_status(operat
     with pytest.raises(ApiError):
         operator.round()
     assert operator.api.status == {}
+
+
+def webhook(kind):
+    return ApiError(500, "InternalError", f"failed calling webhook m{kind.lower()}.kb.io: connection refused")
+
+
+def test_once_the_configuration_is_stored_the_identity_holds_whatever_goes_wrong_then(operator):
+    operator.api.refuse["Job"] = webhook("Job")
+    with pytest.raises(ApiError):
+        operator.round()
+    assert operator.api.status["configDigest"].startswith("sha256:")
+    assert (operator.api.status["config"], operator.api.status["configGeneration"]) == ("amber-config", 1)
+
+
+def test_what_goes_wrong_again_and_again_is_told_once_and_still_tried_again(ready):
+    ready.api.objects.pop(("RayJob", "research", "amber-1"))
+    ready.api.refuse["RayJob"] = webhook("RayJob")
+    before, written = ready.api.status["conditions"][0], []
+    for _ in range(TOLD_AFTER + 3):
+        with pytest.raises(ApiError):  # the queue waits longer each time
+            ready.round()
+        written.append(ready.api.requests.count("patch status"))
+    assert written == [0] * (TOLD_AFTER - 1) + [1, 0, 0, 0]
+    said = ready.api.status["conditions"][0]
+    assert (before["reason"], said["reason"], said["status"]) == ("Training", "Refused", "False")
+    assert said["message"].startswith("RayJob amber-2 cannot be made: failed calling webhook mrayjob.kb.io")
+    value = ready.metrics.registry.get_sample_value
+    place = {"namespace": "research", "run": "amber", "phase": "Training"}
+    assert value("llm360_run_phase", place | {"reason": "Refused"}) == 1
+    ready.api.refuse.clear()
+    ready.round()
+    assert ready.api.status["conditions"][0]["reason"] == "JobSubmitted"
+    assert [event["type"] for event in ready.api.events if event["reason"] == "Refused"] == ["Warning"]
+    ready.watch()
+    ready.api.objects.pop(("RayJob", "research", "amber-2"))
+    ready.api.refuse["RayJob"] = webhook("RayJob")
+    with pytest.raises(ApiError):
+        ready.round()
+    assert ready.api.status["conditions"][0]["reason"] == "JobSubmitted", "it is counted anew"
+
+
+def test_a_configuration_that_is_put_back_is_found(ready):
+    stored = ready.api.objects.pop(("ConfigMap", "research", "amber-config"))
+    ready.now += FRESH_SECONDS
+    assert ready.round()[1] == 10
+    assert ready.api.status["conditions"][0]["reason"] == "ConfigLost"
+    ready.api.put(stored)
+    ready.is_deaf = True  # nobody watches ConfigMaps
+    ready.round()
+    assert ready.api.status["conditions"][0]["reason"] == "Training"
+
+
+def test_the_policy_of_an_earlier_run_of_the_name_does_not_stand_for_ours(operator):
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "amber", "namespace": "research"}}
+    policy["metadata"]["ownerReferences"] = [{"uid": "earlier"}]
+    operator.api.put(policy)
+    for _ in range(2):
+        assert operator.round()[1] == 10
+        said = operator.api.status["conditions"][0]
+        assert said["reason"] == "NameTaken"
+        assert said["message"].startswith("there is already NetworkPolicy amber, which belongs to somebody else")
+    assert set(operator.api.objects) == {("LLM360Run", *KEY), ("NetworkPolicy", *KEY)}, "no pod without its policy"
+    del operator.api.objects["NetworkPolicy", "research", "amber"]
+    operator.round()
+    assert operator.api.status["phase"] == "Preflight"
+    made = operator.api.objects["NetworkPolicy", "research", "amber"]
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+
+
+def test_a_policy_that_goes_while_it_is_looked_at_is_made_in_the_next_round(operator):
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "amber", "namespace": "research"}}
+    operator.api.put(policy)
+    get = operator.api.get
+
+    async def gone(kind, namespace, name):
+        if kind == "NetworkPolicy":
+            operator.api.objects.pop((kind, namespace, name))
+        return await get(kind, namespace, name)
+
+    operator.api.get = gone
+    operator.round()
+    assert operator.api.status["phase"] == "Preflight"
+    assert ("NetworkPolicy", *KEY) in operator.api.objects
 
 
 def test_a_child_that_is_there_already_is_found_not_made_twice(operator):
@@ -231,6 +315,25 @@ def test_an_evaluations_job_is_made_read_and_removed(evaluating):
     assert [name for kind, _, name in evaluating.api.objects if kind == "Job" and "-eval-20-" in name]
 
 
+def test_an_evaluation_that_went_well_at_last_has_failed_no_more(evaluating):
+    failed = [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "no GPU"}]
+    evaluating.api.update("Job", evaluating.job, status={"conditions": failed})
+    evaluating.round()
+    evaluating.round()
+    assert evaluating.api.status["conditions"][-1]["reason"] == "EvaluationFailed"
+    run = evaluating.api.objects["LLM360Run", *KEY]
+    run["spec"]["evaluation"]["gpus"] = 0
+    run["metadata"]["generation"] += 1
+    for _ in range(8):
+        evaluating.round()
+        for kind, _, name in list(evaluating.api.objects):
+            if kind == "Job" and "-eval-" in name:
+                evaluating.api.update("Job", name, status={"conditions": DONE})
+    assert "failures" not in evaluating.api.status["evaluation"]
+    assert evaluating.api.status["evaluation"]["done"] == 2
+    assert evaluating.api.status["conditions"][-1]["reason"] == "Evaluating"
+
+
 def test_an_evaluations_pods_are_asked_for_only_while_none_is_ready(evaluating):
     assert evaluating.round()[0] == ["list Pod"]
     evaluating.api.update("Job", evaluating.job, status={"active": 1, "ready": 1})
@@ -295,6 +398,7 @@ def test_after_a_restart_what_runs_already_counts_against_the_bound(evaluating):
     other = copy.deepcopy(evaluating.api.objects["Job", "research", evaluating.job])
     other["metadata"] |= {"name": "other-eval", "namespace": "elsewhere"}
     other["metadata"]["labels"]["llm360.ai/run"] = "other"
+    other["metadata"]["ownerReferences"][0]["name"] = "other"
     evaluating.api.put(other)
     del evaluating.api.objects["Job", "research", evaluating.job]
     evaluating.restart(max_evaluations=1)
@@ -306,6 +410,21 @@ def test_after_a_restart_what_runs_already_counts_against_the_bound(evaluating):
     asyncio.run(evaluating.controller.round(Key("elsewhere", "other")))  # its object is gone
     assert woken == [KEY]
     assert "create Job" in evaluating.round()[0]
+
+
+@pytest.mark.parametrize("labels", [{}, {"llm360.ai/run": "other"}, {"llm360.ai/run": "amber"}])
+@pytest.mark.parametrize(
+    "owner", [None, {"kind": "CronJob", "name": "amber"}, {"kind": "LLM360Run", "name": "amber-2"}]
+)
+def test_what_others_label_as_evaluations_counts_for_nothing(operator, labels, owner):
+    metadata = {"name": "x", "namespace": "tenant", "labels": {"llm360.ai/evaluation": "1"} | labels}
+    if owner:
+        metadata["ownerReferences"] = [{"uid": "u-9", "controller": True} | owner]
+    operator.restart(max_evaluations=1)
+    operator.api.put({"kind": "Job", "metadata": metadata, "status": {}})
+    operator.round()
+    assert operator.api.status["phase"] == "Preflight"
+    assert operator.controller._sharing.slots(KEY, 0) == 1
 
 
 def test_a_job_of_an_earlier_run_of_the_name_is_none_of_ours(evaluating):

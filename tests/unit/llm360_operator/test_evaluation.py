@@ -86,6 +86,17 @@ def test_it_goes_on_after_the_training_and_its_cluster_are_gone(evaluating):
     assert [score["step"] for score in evaluating.status["evaluation"]["scores"]] == [30, 30]
 
 
+def test_what_an_operator_that_died_had_begun_is_waited_for_and_not_done_again(evaluating):
+    driver, _ = evaluating.driver, evaluating.step(is_status_lost=True)
+    evaluating.driver = None
+    evaluating.end_evaluations()
+    for _ in range(2):
+        assert evaluating.step().evaluations == (), "nobody has said yet which checkpoints there are"
+    evaluating.driver = driver
+    evaluating.step()
+    assert counts(evaluating) == [4, 1, 0, 3, 0]
+
+
 def test_what_is_asked_for_is_noted_before_a_job_is_made_of_it(training):
     """Jobs are only looked for from then on."""
     training.change(evaluation={"tasks": TASKS})

@@ -23,6 +23,7 @@ def test_fields_are_taken_rounded_and_counted():
         "tokensPerSecond": 1528.0,
         "checkpoints": 1,
         "latestCheckpoint": {"step": 0, "labels": ["init"], "modelDigest": "sha256:2"},
+        "failedAtStep": 0,
         "estimatedCompletion": "2026-11-22T12:02:00Z",
     }
 

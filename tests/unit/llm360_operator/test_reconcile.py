@@ -4,7 +4,7 @@ import pytest
 
 from llm360_operator import builders
 from llm360_operator.case import Create
-from llm360_operator.seen import Trouble
+from llm360_operator.seen import Job, Trouble
 
 
 def kinds(decision):
@@ -145,6 +145,49 @@ def test_a_new_checkpoint_between_two_failures_starts_the_count_again(training):
     assert training.status["phase"] != "Failed"
 
 
+def test_a_checkpoint_for_resuming_counts_as_much_as_a_published_one(training):
+    for step in range(10, 90, 10):
+        training.train(step, lastCheckpointStep=step)
+        training.step()
+        training.end_job(1)
+        training.step()
+        training.pass_time(400)
+        training.settle(4)
+    assert (training.status["failures"], training.status["failedAtStep"]) == (1, 80)
+    assert training.status["phase"] != "Failed"
+
+
+def test_a_driver_that_goes_on_from_a_checkpoint_has_not_made_it(training):
+    said = []
+    for _ in range(5):
+        training.train(50, lastCheckpointStep=50)
+        training.step()
+        training.end_job(1)
+        training.step()
+        said.append(training.status["failures"])
+        if training.status["phase"] == "Failed":
+            break
+        training.pass_time(400)
+        training.settle(8)
+    assert said == list(range(1, len(said) + 1))
+    assert training.said == ("Failed", "AttemptsExhausted")
+
+
+def test_after_a_rewind_new_checkpoints_count_from_there(training):
+    training.train(50, lastCheckpointStep=50)
+    training.step()
+    training.end_job(1)
+    training.step()
+    training.pass_time(400)
+    training.settle(4)
+    training.train(20, lastCheckpointStep=20)
+    training.step()
+    assert (training.status["failures"], training.status["failedAtStep"]) == (1, 20)
+    training.train(30, lastCheckpointStep=30)
+    training.step()
+    assert "failures" not in training.status
+
+
 def test_jobs_that_fail_without_a_checkpoint_are_given_up_with_the_last_reason(training):
     for _ in range(5):
         training.end_job(1, "CudaError", "an illegal memory access")
@@ -168,6 +211,40 @@ def test_a_failed_run_is_tried_again_once_its_specification_changes(training):
     training.step()
     assert training.said == ("Training", "Training")
     assert "failures" not in training.status
+
+
+def test_a_failed_run_says_that_its_new_specification_is_wrong_too(training):
+    training.end_job(2, "DataMissing", "no data")
+    training.step()
+    training.change(cluster={"workers": {"replicas": 1000}})
+    for _ in range(3):
+        training.step()
+        assert training.said == ("Failed", "InvalidSpec")
+        ready, *_, succeeded = training.status["conditions"]
+        assert "cannot be shared by 1000 ranks" in ready["message"]
+        assert "no data; put it right" in ready["message"]
+        assert succeeded["reason"] == "DataMissing"
+        assert "1000 ranks" not in succeeded["message"]
+        training.finish_deletions()
+    training.change(cluster={})
+    training.settle()
+    training.train()
+    training.step()
+    assert training.said == ("Training", "Training")
+
+
+def test_a_failed_run_that_is_to_hold_keeps_no_pods_even_where_it_is_wrong_elsewhere(training):
+    training.end_job(2, "DataMissing", "no data")
+    training.step()
+    training.change(suspend=True, cluster={"workers": {"replicas": 1000}})
+    assert "-RayCluster" in kinds(training.step())
+    training.finish_deletions()
+    assert training.step().wait is None
+    assert training.said == ("Failed", "InvalidSpec")
+    training.change(cluster={})
+    for _ in range(3):
+        training.step()
+    assert training.said == ("Suspended", "SuspendAsked")
 
 
 def test_suspend_stops_the_driver_first_and_resume_goes_on(training):
@@ -286,11 +363,40 @@ def test_an_invalid_specification_is_told_and_nothing_is_made(world):
     assert "did you mean 'amber-tiny'?" in world.status["conditions"][0]["message"]
 
 
-def test_a_lost_configuration_is_not_made_up_again(training):
+def test_a_release_in_a_folder_that_no_two_pods_share_is_refused(world):
+    world.change(storage={"uri": "file:///releases/amber"})
+    assert kinds(world.step()) == []
+    assert world.said == ("Pending", "InvalidSpec")
+    assert "'file:///releases/amber' is a folder" in world.status["conditions"][0]["message"]
+
+
+def test_a_lost_configuration_is_not_made_up_again_but_looked_for(training):
+    configs = dict(training.configs)
     training.configs.clear()
-    assert kinds(training.step()) == []
+    decision = training.step()
+    assert (kinds(decision), decision.wait) == ([], 10)
     assert training.said == ("Training", "ConfigLost")
     assert training.conditions["Ready"] == "False"
+    training.configs = configs
+    training.step()
+    assert training.said == ("Training", "Training")
+
+
+def test_an_identity_that_changed_before_the_status_named_it_is_told_until_it_is_put_back(world):
+    world.step(is_status_lost=True)
+    world.change(training={"seed": 7})
+    for _ in range(3):
+        assert kinds(world.step()) == []
+        world.end_preflight()
+    assert world.said == ("Pending", "InvalidSpec")
+    assert "spec.training.seed: was 11111, is now 7; put that back" in world.status["conditions"][0]["message"]
+    assert "configDigest" not in world.status, "it would hold from then on"
+    world.change(training={}, cluster={"head": {"cpus": 3}})
+    world.settle()
+    world.train()
+    world.step()
+    assert world.said == ("Training", "Training")
+    assert world.status["configDigest"]
 
 
 def test_a_failed_preflight_takes_no_worker_and_is_tried_again(world):
@@ -378,6 +484,57 @@ def test_kueue_admits_preempts_and_admits_again(world):
     world.settle()
     assert (world.live, world.clusters_made) == ([2], 1)
     assert "failures" not in world.status
+
+
+@pytest.fixture
+def queued(worlds):
+    """A run in the middle of its training, on pods that Kueue admitted."""
+    world = worlds(has_queue=True)
+    world.settle()
+    world.train()
+    world.step()
+    return world
+
+
+def test_a_job_that_gave_way_to_others_has_not_failed(queued):
+    for number in range(1, 6):
+        queued.preempt()
+        queued.end_job(-15, "JobFailed", "the driver was killed")
+        assert kinds(queued.step())[:1] == ["-RayJob"]
+        assert queued.said == ("Suspended", "Preempted")
+        queued.finish_deletions()
+        queued.settle()
+        queued.train()
+        queued.step()
+        assert queued.live == [number + 1]
+    assert (queued.said[0], queued.clusters_made) == ("Training", 1)
+    assert "failures" not in queued.status
+
+
+def test_a_job_that_is_being_removed_has_not_failed(training):
+    training.jobs[1] = Job(1, "Failed", None, "JobStopped", "stopped", training.now, is_deleting=True)
+    training.step()
+    assert training.said == ("Recovering", "JobEnding")
+    training.finish_deletions()
+    training.settle()
+    assert training.live == [2]
+    assert "failures" not in training.status
+
+
+@pytest.mark.parametrize("code", [2, 3, 4])
+def test_what_no_retry_can_mend_is_final_whatever_else_happens_to_the_job(queued, code):
+    queued.preempt()
+    queued.end_job(code, "DataMissing", "no data")
+    queued.step()
+    assert queued.said == ("Failed", "DataMissing")
+
+
+def test_what_becomes_of_an_older_job_does_not_disturb_the_newest(training):
+    training.jobs = {
+        1: Job(1, "Failed", None, "JobStopped", "stopped", training.now, is_deleting=True), 2: Job(2, "Active"),
+    }  # fmt: skip
+    assert kinds(training.step()) == []
+    assert training.said == ("Training", "Training")
 
 
 def test_a_cluster_removed_by_somebody_is_made_again(training):

@@ -143,6 +143,15 @@ def test_a_deleted_pod_whose_grace_is_long_over_is_lost():
     assert read_lost_pods(pods, read_time("2026-11-22T12:00:30Z")) == ("lost",)
 
 
+def test_a_pod_that_is_ready_is_not_lost_whatever_the_clock_says():
+    ready, lost = {"type": "Ready", "status": "True"}, {"type": "Ready", "status": "False"}
+    given_up = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    pods = [pod("well", conditions=[ready]), pod("lost", conditions=[lost]), pod("up", conditions=[ready, given_up])]
+    for each in pods:
+        each["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:15Z"
+    assert read_lost_pods(pods, read_time("2026-11-22T12:00:30Z")) == ("lost", "up")
+
+
 def test_out_of_memory_is_said_and_no_node_comes_last():
     scheduled = {"type": "PodScheduled", "reason": "Unschedulable", "message": "0/3 nodes are available"}
     killed = pod(waiting="CrashLoopBackOff", lastState={"terminated": {"reason": "OOMKilled"}})

@@ -26,6 +26,12 @@ def test_a_transition_is_when_the_status_changed_not_when_the_sentence_did():
     assert times["Progressing"] == times["Suspended"] == times["Succeeded"] == "2026-11-22T12:00:00Z"
 
 
+def test_what_is_wrong_with_the_object_of_a_run_that_is_over_does_not_hide_how_it_ended():
+    found = conditions(Verdict("Failed", "Fenced", "another driver", problem=("InvalidSpec", "no such preset")))
+    assert [entry["reason"] for entry in found] == ["InvalidSpec", "Fenced", "NotSuspended", "Fenced"]
+    assert [entry["status"] for entry in found] == ["False", "False", "False", "False"]
+
+
 def test_words_fit_the_schema():
     found = conditions(Verdict("Failed", "R" * 500, "m" * 9000))
     assert max(len(entry["reason"]) for entry in found) == 128
