@@ -15,12 +15,18 @@ import os
 import time
 import zlib
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+)
 
 from llm360 import __version__
 from llm360.canonical import DIGEST_PREFIX
@@ -28,7 +34,15 @@ from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, Sto
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
-from llm360.storage.s3_errors import ConflictError, NotImplementedByStoreError, Place, UploadGoneError, explain
+from llm360.storage.s3_errors import (
+    ConflictError,
+    DamagedError,
+    NotImplementedByStoreError,
+    Place,
+    Standing,
+    UploadGoneError,
+    explain,
+)
 from llm360.storage.transfer import PartWriter
 
 if TYPE_CHECKING:
@@ -225,12 +239,25 @@ class S3Storage(Storage):
         self._bucket_seen = True
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
+        self._send("put_object", key, join_key(self.uri, key), data, Key=self._key(key), **condition)
+
+    def _send(self, operation: str, key: str, what: str, data: bytes, **params: Any) -> dict[str, Any]:
+        """Write bytes with their CRC32, again where they arrive damaged; the server's receipt, checked."""
         checksum = crc32(data)
-        answer = self._call("put_object", key, Key=self._key(key), Body=data, ChecksumCRC32=checksum, **condition)
-        check_receipt(answer, data, checksum, join_key(self.uri, key))
+        for pause in backoff(self.options.max_attempts):
+            try:
+                answer: dict[str, Any] = self._call(operation, key, Body=data, ChecksumCRC32=checksum, **params)
+            except DamagedError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                check_receipt(answer, data, checksum, what)
+                return answer
+        raise AssertionError("backoff ends in None")
 
     def _read(self, key: str, **params: str) -> bytes:
-        """The body of a GET; boto3 retries until the body begins, this retries when it breaks off."""
+        """The body of a GET; boto3 retries until the body begins, this where it breaks off or arrives damaged."""
         for pause in backoff(self.options.max_attempts):
             started = time.monotonic()
             try:
@@ -240,7 +267,7 @@ class S3Storage(Storage):
                     return bytes(body.read())
             except _RangeBehindEndError:
                 return b""
-            except (HTTPClientError, IncompleteReadError) as error:
+            except (HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
                 if pause is None:
                     raise explain(error, self._place(key, started)) from error
                 time.sleep(pause)
@@ -253,17 +280,26 @@ class S3Storage(Storage):
         client = self._client.get()
         started = time.monotonic()
         try:
-            return getattr(client, operation)(Bucket=self.bucket, **params)
+            answer = getattr(client, operation)(Bucket=self.bucket, **params)
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in ("InvalidRange", "416"):
                 raise _RangeBehindEndError(str(error)) from error
             raise explain(error, self._place(about, started)) from error
         except BotoCoreError as error:
             raise explain(error, self._place(about, started)) from error
+        standing_of(client.meta.endpoint_url, self.bucket).worked()
+        return answer
 
     def _place(self, key: str, started: float) -> Place:
         endpoint = self._client.get().meta.endpoint_url
-        return Place(join_key(self.uri, key), self.bucket, endpoint, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Place(join_key(self.uri, key), self.bucket, endpoint, seconds, standing_of(endpoint, self.bucket))
+
+
+@cache
+def standing_of(endpoint: str, bucket: str) -> Standing:  # noqa: ARG001 - the key under which it is kept
+    """The one standing of a bucket in this process, however often it is opened."""
+    return Standing()
 
 
 class _RangeBehindEndError(StorageError):
@@ -304,13 +340,10 @@ class _MultipartUpload(PartWriter):
         self.params["UploadId"] = begun["UploadId"]
 
     def write(self, index: int, data: bytes) -> None:
-        checksum = crc32(data)
         number = index + 1
-        answer = self.storage._call(
-            "upload_part", self.key, PartNumber=number, Body=data, ChecksumCRC32=checksum, **self.params
-        )
-        check_receipt(answer, data, checksum, f"part {number} of {join_key(self.storage.uri, self.key)}")
-        self.parts[index] = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
+        what = f"part {number} of {join_key(self.storage.uri, self.key)}"
+        answer = self.storage._send("upload_part", self.key, what, data, PartNumber=number, **self.params)
+        self.parts[index] = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": crc32(data)}
 
     def commit(self, digest: str) -> None:
         parts = [self.parts[index] for index in sorted(self.parts)]

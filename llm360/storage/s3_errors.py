@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from botocore import exceptions as boto
@@ -29,6 +30,10 @@ REFUSED = {
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 }
+# Refusals of credentials that were good: renewed late by whoever issues them, or a clock that is being set.
+PASSING = {"ExpiredToken", "RequestTimeTooSkewed", "TokenRefreshRequired"}
+PATIENCE_SECONDS = 15 * 60.0
+"""How long a store that has worked may refuse in that way before it counts as the user's to repair."""
 MISSING = {"404", "NoSuchKey", "NotFound"}
 TAKEN = {"412", "PreconditionFailed"}
 FULL = {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
@@ -50,12 +55,35 @@ class ConflictError(Unavailable):
     """Another conditional write of the same key is under way."""
 
 
+class DamagedError(IntegrityError):
+    """The bytes of a write arrived damaged; nothing of it was stored."""
+
+
 class UploadGoneError(StorageError):
     """The multipart upload is unknown: aborted, or completed by a request whose answer was lost."""
 
 
 class NotImplementedByStoreError(StorageError):
     """The server knows the request but not this use of it."""
+
+
+class Standing:
+    """What this process knows of a store: whether it has ever worked here, and since when it refuses again."""
+
+    def __init__(self) -> None:
+        self._has_worked = False
+        self._refused_since: float | None = None
+
+    def worked(self) -> None:
+        """A request has just succeeded."""
+        self._has_worked, self._refused_since = True, None
+
+    def may_pass(self) -> bool:
+        """Whether a refusal is waited for: the store took these credentials before, and has not refused them long."""
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        return self._has_worked and now - self._refused_since < PATIENCE_SECONDS
 
 
 class Place(NamedTuple):
@@ -65,6 +93,7 @@ class Place(NamedTuple):
     bucket: str
     endpoint: str
     seconds: float  # since the request began, all attempts included
+    standing: Standing | None = None  # None: nothing was asked of it yet
 
 
 def explain(error: BotoCoreError | ClientError, place: Place) -> LLM360Error:
@@ -108,13 +137,11 @@ def _explain_answer(error: ClientError, place: Place) -> LLM360Error:
             reason="WrongRegion",
         )
     if code in DAMAGED:
-        return IntegrityError(
-            f"{place.endpoint} received other bytes than were sent for {place.uri}: {text}; try again"
-        )
+        return DamagedError(f"{place.endpoint} received other bytes than were sent for {place.uri}: {text}; try again")
     return _unexpected(names, doing, text, place)
 
 
-def _refused(error: ClientError, code: str, text: str, place: Place) -> StoreUnusableError:
+def _refused(error: ClientError, code: str, text: str, place: Place) -> StorageError:
     if code == "AccessDenied" and error.operation_name in WRITES:
         return StoreUnusableError(
             f"{place.uri} is not writable with these credentials: {place.endpoint} says {text};"
@@ -122,10 +149,19 @@ def _refused(error: ClientError, code: str, text: str, place: Place) -> StoreUnu
             reason="NotWritable",
         )
     hint = "set the clock of this machine" if code == "RequestTimeTooSkewed" else "check AWS_ACCESS_KEY_ID and the rest"
+    if code in PASSING and _may_pass(place):
+        return Unavailable(
+            f"{place.endpoint} no longer takes the credentials for bucket '{place.bucket}': {text};"
+            f" if that lasts, {hint}"
+        )
     return StoreUnusableError(
         f"{place.endpoint} refuses the credentials for bucket '{place.bucket}': {text}; {hint}",
         reason="CredentialsRefused",
     )
+
+
+def _may_pass(place: Place) -> bool:
+    return place.standing is not None and place.standing.may_pass()
 
 
 def _unexpected(names: set[str], doing: str, text: str, place: Place) -> StorageError:
@@ -144,6 +180,8 @@ def _explain_silence(error: BotoCoreError, place: Place) -> LLM360Error:
     """No answer that could be understood, or no request in the first place."""
     if isinstance(error, boto.FlexibleChecksumError):
         return IntegrityError(f"{place.uri} arrived damaged: {error}; read it again")
+    if isinstance(error, boto.CredentialRetrievalError | boto.TokenRetrievalError) and _may_pass(place):
+        return Unavailable(f"the credentials for {place.endpoint} could not be renewed: {str(error).rstrip('.')}")
     if isinstance(
         error,
         boto.NoCredentialsError

@@ -9,14 +9,14 @@ import threading
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ClientError, CredentialRetrievalError, FlexibleChecksumError, ReadTimeoutError
 from urllib3 import HTTPResponse
 
 from llm360.errors import IntegrityError, ObjectExistsError, StorageUnavailableError
 from llm360.storage import StorageOptions, StoreUnusableError
 from llm360.storage.base import MIB
 from llm360.storage.process import PerProcess
-from llm360.storage.s3 import MAX_PARTS, MIN_PART_BYTES, S3Storage, check_receipt, crc32, make_client
+from llm360.storage.s3 import MAX_PARTS, MIN_PART_BYTES, S3Storage, check_receipt, crc32, make_client, standing_of
 
 OPTIONS = StorageOptions(endpoint="http://127.0.0.1:1", max_attempts=3)
 
@@ -59,6 +59,12 @@ def store(**answers):
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch):
     monkeypatch.setattr("llm360.storage.retry.FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    """No store has worked in this process before the test."""
+    standing_of.cache_clear()
 
 
 WHEN = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
@@ -106,6 +112,57 @@ def test_a_body_that_always_breaks_off():
     storage, _ = store(get_object=({"Body": BrokenBody()} for _ in itertools.count()))
     with pytest.raises(StorageUnavailableError, match="http://store"):
         storage.get("key")
+
+
+class DamagedBody(io.BytesIO):
+    def read(self, *_):
+        raise FlexibleChecksumError(error_msg="differs")
+
+
+def test_a_body_that_arrives_damaged_is_read_again():
+    storage, _ = store(get_object=[{"Body": DamagedBody()}, {"Body": io.BytesIO(b"data")}])
+    assert storage.get("key") == b"data"
+    storage, _ = store(get_object=({"Body": DamagedBody()} for _ in itertools.count()))
+    with pytest.raises(IntegrityError, match="arrived damaged"):
+        storage.get("key")
+
+
+@pytest.mark.parametrize("write", ["put", "create"])
+def test_bytes_that_arrive_damaged_are_sent_again(write):
+    storage, client = store(put_object=[refusal("BadDigest", 400), refusal("BadDigest", 400), RECEIPT])
+    getattr(storage, write)("key", b"data")
+    assert len(client.calls) == 3
+
+
+def test_bytes_that_always_arrive_damaged_are_an_error():
+    storage, client = store(put_object=itertools.repeat(refusal("BadDigest", 400)))
+    with pytest.raises(IntegrityError, match="received other bytes than were sent"):
+        storage.put("key", b"data")
+    assert len(client.calls) == 3
+
+
+def test_a_part_that_arrives_damaged_is_sent_again(source):
+    part = {"ETag": '"not an md5"'}
+    storage, client = store(
+        create_multipart_upload=[{"UploadId": "u"}],
+        upload_part=[refusal("BadDigest", 400), part, part],
+        complete_multipart_upload=[{}],
+        head_object=[{"ContentLength": 9 * MIB, "LastModified": WHEN}],
+    )
+    storage.upload("key", source)
+    assert [name for name, _ in client.calls].count("upload_part") == 3
+
+
+def test_credentials_that_cannot_be_renewed_are_waited_for_once_the_store_has_worked():
+    """However often the same store is opened in the process."""
+    late = CredentialRetrievalError(provider="sts", error_msg="timed out")
+    storage, _ = store(put_object=[late, RECEIPT])
+    with pytest.raises(StoreUnusableError, match="no usable credentials"):
+        storage.put("key", b"data")
+    storage.put("key", b"data")
+    again, _ = store(get_object=[late])
+    with pytest.raises(StorageUnavailableError, match="could not be renewed"):
+        again.at("folder").get("key")
 
 
 @pytest.mark.parametrize(

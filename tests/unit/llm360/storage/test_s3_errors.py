@@ -5,7 +5,16 @@ import pytest
 
 from llm360.errors import IntegrityError, ObjectExistsError, ObjectNotFoundError, StorageError, StorageUnavailableError
 from llm360.storage import StoreUnusableError
-from llm360.storage.s3_errors import ConflictError, NotImplementedByStoreError, Place, UploadGoneError, explain
+from llm360.storage.s3_errors import (
+    PATIENCE_SECONDS,
+    ConflictError,
+    DamagedError,
+    NotImplementedByStoreError,
+    Place,
+    Standing,
+    UploadGoneError,
+    explain,
+)
 
 PLACE = Place("s3://bucket/run/key", "bucket", "https://store:9000", 12.3)
 
@@ -59,7 +68,7 @@ def test_what_the_user_must_repair(code, status, operation, reason, words):
         ("ConditionalRequestConflict", 409, ConflictError),
         ("OperationAborted", 409, ConflictError),
         ("NotImplemented", 501, NotImplementedByStoreError),
-        ("BadDigest", 400, IntegrityError),
+        ("BadDigest", 400, DamagedError),
         ("SlowDown", 503, StorageUnavailableError),
         ("InternalError", 500, StorageUnavailableError),
         ("", 502, StorageUnavailableError),
@@ -125,3 +134,46 @@ def test_silence(error, kind, reason, words):
     assert type(explained) is kind
     assert explained.reason == reason
     assert words in explained.message
+
+
+PASSING = [
+    boto.CredentialRetrievalError(provider="sts", error_msg="timed out"),
+    boto.TokenRetrievalError(provider="sso", error_msg="timed out"),
+    *(
+        boto.ClientError({"Error": {"Code": code, "Message": "because"}}, "PutObject")
+        for code in ("ExpiredToken", "RequestTimeTooSkewed")
+    ),
+]
+LASTING = [
+    boto.NoCredentialsError(),
+    *(
+        boto.ClientError({"Error": {"Code": code, "Message": "because"}}, "PutObject")
+        for code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+    ),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_credentials_that_fail_for_a_while_are_waited_for_once_the_store_has_worked(error, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("llm360.storage.s3_errors.time.monotonic", lambda: now[0])
+    place = PLACE._replace(standing=Standing())
+    assert type(explain(error, place)) is StoreUnusableError, "they never were good"
+    place.standing.worked()
+    for _ in range(2):
+        now[0] += 10 * PATIENCE_SECONDS  # a rank may need the store seldom
+        explained = explain(error, place)
+        assert type(explained) is StorageUnavailableError
+        assert "https://store:9000" in explained.message
+        now[0] += PATIENCE_SECONDS - 1
+        assert type(explain(error, place)) is StorageUnavailableError
+        now[0] += 1
+        assert type(explain(error, place)) is StoreUnusableError, "for as long as that it is the user's"
+        place.standing.worked()
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_refusals_that_do_not_pass_are_the_users_also_of_a_store_that_has_worked(error):
+    place = PLACE._replace(standing=Standing())
+    place.standing.worked()
+    assert type(explain(error, place)) is StoreUnusableError
