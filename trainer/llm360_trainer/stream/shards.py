@@ -14,7 +14,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -90,7 +90,7 @@ class ShardCache:
                 _write_record(record, _identity(file))
             return file
         path = self._copy(shard.sha256)
-        if path.exists():
+        with suppress(FileNotFoundError):
             file = path.open("rb", buffering=0)
             if checked == _identity(file):
                 os.utime(record.fileno())  # used just now: the last to be evicted
@@ -120,15 +120,26 @@ class ShardCache:
         """Remove the copies used least recently until the shard fits. Readers keep the files that they have open."""
         copies = []
         for path in self.folder.glob("*.parquet"):
-            record = path.with_suffix(".checked")
-            if path != self._copy(shard.sha256) and record.exists():
-                copies.append((record.stat().st_mtime, path.stat().st_size, path))
+            if path != self._copy(shard.sha256):
+                with suppress(FileNotFoundError):  # gone by now: other processes make room as well
+                    copies.append((path.with_suffix(".checked").stat().st_mtime, path.stat().st_size, path))
         total = shard.bytes + sum(size for _, size, _ in copies)
         for _, size, path in sorted(copies):
             if total <= self.limit_bytes:
                 return
-            path.unlink(missing_ok=True)
-            total -= size
+            if _evict(path):
+                total -= size
+
+
+def _evict(path: Path) -> bool:
+    """Remove a copy, unless its record is locked: a process that has just fetched or checked it is about to open it."""
+    with path.with_suffix(".checked").open("r+b", buffering=0) as record:
+        try:
+            fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        path.unlink(missing_ok=True)
+        return True
 
 
 def _identity(file: FileIO) -> bytes:

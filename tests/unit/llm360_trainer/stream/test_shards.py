@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -150,6 +151,48 @@ def test_the_least_recently_used_copies_make_room(new_data_set, tmp_path):
     assert len(remote.downloads) == 3
     read(cache, remote, parts[1])
     assert len(remote.downloads) == 4
+
+
+def test_a_copy_that_another_process_is_about_to_open_makes_no_room(new_data_set, tmp_path):
+    """Each read locks its record anew, so one that begins inside another stands for another process."""
+    data_set = new_data_set([[20, 21]])
+    first, second = (part_of(data_set, shard=shard) for shard in range(2))
+    cache = ShardCache(tmp_path / "cache", limit_bytes=1)
+
+    class Interrupted(Remote):
+        def download(self, key, path, digest=None):
+            super().download(key, path, digest)
+            read(cache, Remote(data_set.uri), second)
+
+    assert read(cache, Interrupted(data_set.uri), first) == data_set.shard_path(0, 0).read_bytes()
+    read(cache, Remote(data_set.uri), second)
+    third = Remote(data_set.uri)
+    read(cache, third, second)
+    assert third.downloads == []
+
+
+def test_a_copy_that_vanishes_while_room_is_made_is_no_error(new_data_set, tmp_path):
+    data_set = new_data_set([[20]])
+    cache = ShardCache(tmp_path / "cache", limit_bytes=1)
+    cache.folder.mkdir(mode=0o700)
+    (cache.folder / "gone.parquet").symlink_to("nowhere")  # listed, but not there
+    (cache.folder / "gone.checked").touch()
+    read(cache, Remote(data_set.uri), part_of(data_set))
+
+
+def test_many_readers_of_a_cache_that_is_too_small(new_data_set, tmp_path):
+    data_set = new_data_set([[20, 21, 22]])
+    cache = ShardCache(tmp_path / "cache", limit_bytes=1)
+
+    def read_all(reader: int) -> None:
+        remote = Remote(data_set.uri)
+        for turn in range(20):
+            shard = (reader + turn) % 3
+            part = part_of(data_set, shard=shard)
+            assert read(cache, remote, part) == data_set.shard_path(0, shard).read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_all, range(4)))
 
 
 def test_the_cache_is_private(new_data_set, cache, monkeypatch):
