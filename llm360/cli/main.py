@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("llm360.cli.compare", "set runs side by side"),
     "metrics": ("llm360.cli.metrics", "write the record of a run's steps for Prometheus, TensorBoard and others"),
     "verify": ("llm360.cli.verify", "check a release's whole history against its bytes"),
+    "replay": ("llm360_trainer.cli.replay", "train a checkpoint's last steps anew and compare the bits"),
     "data": ("llm360_trainer.cli.data", "prepare, import, show and verify training data"),
     "analyze": ("llm360_trainer.cli.analyze", "measure what each checkpoint remembers, predicts and forgets"),
     "export": ("llm360_trainer.cli.export", "write a checkpoint in a form that other programs read"),

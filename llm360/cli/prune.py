@@ -6,7 +6,8 @@ import argparse
 
 from llm360.cli.arguments import add_release
 from llm360.release.create import open_release
-from llm360.release.prune import PARTS, find_checkpoint, prune_by_hand
+from llm360.release.prune import PARTS, prune_by_hand
+from llm360.release.selection import find_checkpoint
 from llm360.storage import open_storage
 
 EPILOG = """\

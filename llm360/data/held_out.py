@@ -16,10 +16,10 @@ from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llm360.canonical import sha256_digest
 from llm360.data.manifest import DataManifest, HeldOutFile
+from llm360.data.parquet import open_parquet
 from llm360.errors import IntegrityError, ObjectNotFoundError
 from llm360.storage import Storage
 
@@ -100,13 +100,11 @@ def _read(storage: Storage, manifest: DataManifest, file: HeldOutFile) -> list[t
     if (digest := sha256_digest(data)) != file.sha256:
         return f"has {digest}, the manifest says {file.sha256}"
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
-        return f"is not a readable Parquet file: {error}"
+        table = open_parquet(data, file.documents).read()
+    except (pa.ArrowException, ValueError) as error:
+        return f"cannot be used as Parquet: {error}"
     if not table.schema.equals(SCHEMA):
         return "has other columns than source and text"
-    if table.num_rows != file.documents:
-        return f"has {table.num_rows} documents, the manifest says {file.documents}"
     sources = table["source"].to_numpy().tolist()
     if max(sources, default=0) >= len(manifest.sources):
         return f"names source {max(sources)}; the manifest has {len(manifest.sources)} sources"

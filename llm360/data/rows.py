@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple, cast
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from llm360.canonical import DIGEST_PREFIX
 from llm360.data.manifest import DataManifest, Shard
 from llm360.errors import InputError, IntegrityError
 from llm360.storage import Storage
@@ -101,7 +103,7 @@ def rows_from_table(table: pa.Table, dtype: str) -> Rows:
 
 
 def read_rows(storage: Storage, manifest: DataManifest, chunk: int, start: int, stop: int) -> Rows:
-    """Read rows `[start, stop)` of a chunk; only the row groups that hold them are fetched.
+    """Read rows `[start, stop)` of a chunk: of shards that this process has checked, only their row groups are fetched.
 
     Args:
         storage: Rooted at the manifest's folder.
@@ -112,7 +114,7 @@ def read_rows(storage: Storage, manifest: DataManifest, chunk: int, start: int, 
 
     Raises:
         InputError: the chunk has no such rows.
-        IntegrityError: a shard is not a Parquet file with the manifest's columns and rows.
+        IntegrityError: a shard's bytes are not those that the manifest names, or not Parquet with its columns and rows.
         ObjectNotFoundError: a shard is missing.
     """
     num_chunks = len(manifest.chunks)
@@ -132,8 +134,36 @@ def read_rows(storage: Storage, manifest: DataManifest, chunk: int, start: int, 
     return rows_from_table(pa.concat_tables(tables).combine_chunks(), manifest.dtype)
 
 
+_checked: set[tuple[str, str, str, int, float]] = set()
+"""Shards whose bytes this process has hashed: address, key, digest, size and time; a changed one is hashed again."""
+
+
+def check_shard(storage: Storage, shard: Shard) -> None:
+    """Compare a shard's bytes with its digest in the manifest; once in a process, since it reads them all.
+
+    Raises:
+        IntegrityError: they are others.
+        ObjectNotFoundError: it is missing.
+    """
+    info = storage.stat(shard.key)
+    place = (storage.uri, shard.key, shard.sha256, info.size, info.modified)
+    if place in _checked:
+        return
+    file_hash = hashlib.sha256()
+    for part in storage.iter_bytes(shard.key):
+        file_hash.update(part)
+    found = DIGEST_PREFIX + file_hash.hexdigest()
+    if found != shard.sha256:
+        raise IntegrityError(
+            f"{storage.uri}/{shard.key} has {found}, the manifest says {shard.sha256}; check the data with"
+            " `llm360 data verify`"
+        )
+    _checked.add(place)
+
+
 def _read_shard(storage: Storage, manifest: DataManifest, shard: Shard, start: int, stop: int) -> pa.Table:
     """Rows `[start, stop)` of a shard."""
+    check_shard(storage, shard)
     try:
         with pq.ParquetFile(cast("IO[bytes]", StorageFile(storage, shard.key))) as file:
             expected = shard_schema(manifest.row_tokens, manifest.dtype, manifest.has_loss_mask)

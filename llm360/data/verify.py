@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from llm360.canonical import sha256_digest
 from llm360.data.held_out import check_held_out
 from llm360.data.manifest import DataManifest, Shard, load_manifest
+from llm360.data.parquet import open_parquet
 from llm360.data.rows import from_fixed_binary, shard_schema
 from llm360.errors import ObjectNotFoundError
 from llm360.storage import Storage
@@ -133,14 +133,12 @@ def _check_shard(storage: Storage, manifest: DataManifest, shard: Shard) -> _Sha
     if digest != shard.sha256:
         return failed(f"has {digest}, the manifest says {shard.sha256}")
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
-        return failed(f"is not a readable Parquet file: {error}")
+        table = open_parquet(data, shard.rows).read()
+    except (pa.ArrowException, ValueError) as error:
+        return failed(f"cannot be used as Parquet: {error}")
     expected = shard_schema(manifest.row_tokens, manifest.dtype, manifest.has_loss_mask)
     if not table.schema.equals(expected):
         return failed(f"has columns {_describe(table.schema)}, expected {_describe(expected)}")
-    if table.num_rows != shard.rows:
-        return failed(f"has {table.num_rows} rows, the manifest says {shard.rows}")
     problems = tuple(f"{shard.key}: {problem}" for problem in check_table(table, manifest))
     sources, counts = np.unique(table["source"].to_numpy(), return_counts=True)
     by_source = Counter({int(source): int(count) for source, count in zip(sources, counts, strict=True)})

@@ -9,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from llm360.canonical import DIGEST_PREFIX, canonical_json, sha256_digest
 from llm360.data.manifest import parse_manifest
 from llm360.errors import InputError, IntegrityError, ObjectNotFoundError, StorageError, StorageUnavailableError
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord, load_checkpoint_manifest
-from llm360.release.entries import Checkpoint, Metrics, Stage
+from llm360.release.config_checks import compare_config
+from llm360.release.entries import Checkpoint, Eval, Metrics, Score, Stage
+from llm360.release.history import History
 from llm360.release.layout import config_key, manifest_key
 from llm360.release.metrics import read_segment
 from llm360.release.safetensors import TensorHasher
+from llm360.release.scores import RESULTS_NAME, scores_of
 from llm360.storage.base import Storage
 
 CHUNK_BYTES = 1024 * 1024
@@ -46,66 +50,46 @@ def guarded(key: str, check: Callable[[], Iterator[str]]) -> list[Fault]:
     return [Fault(key, problem) for problem in problems]
 
 
-def check_config(storage: Storage, digest: str, stages: Sequence[Stage], *, complete: bool) -> Iterator[str]:
-    """Check 2: the configuration is canonical JSON, has its digest, and describes the stages that were trained."""
-    data = storage.get(config_key(digest))
-    found = sha256_digest(data)
-    if found != digest:
-        yield from compare_digest(found, digest)
-        return
-    try:
-        config = json.loads(data)
-        is_canonical = canonical_json(config) == data
-    except (ValueError, RecursionError) as error:
-        yield f"is not JSON: {error}"
-        return
-    if not is_canonical:
-        yield "is not stored in canonical form (RFC 8785)"
-    yield from compare_stages(config, stages, complete=complete)
+def check_config(storage: Storage, history: History) -> tuple[Any, list[Fault]]:
+    """Check 2: the configuration is canonical JSON, has its digest, and describes what was trained.
 
-
-def compare_stages(config: Any, stages: Sequence[Stage], *, complete: bool) -> Iterator[str]:
-    """What the stages in the chain have that the configuration states otherwise.
-
-    A stage takes from `data` and `training` what it does not state itself; where neither states a value, the
-    data decides it.
+    Returns:
+        The configuration, None where it cannot be read, and what is wrong with it.
     """
-    data, training = _section(config, "data"), _section(config, "training")
-    described = data.get("stages")
-    if not isinstance(described, list):
-        return
-    if len(stages) > len(described) or (complete and len(stages) < len(described)):
-        yield f"describes {len(described)} stages; the ledger pins {len(stages)}"
-    for stage, own in zip(stages, described, strict=False):
-        stated = {
-            "name": own.get("name"),
-            "remainder": own.get("remainder") or data.get("remainder"),
-            "batchSize": own.get("batchSize") or training.get("batchSize"),
-        }
-        pinned = {"name": stage.name, "remainder": stage.remainder, "batchSize": stage.batch_rows}
-        for field, value in stated.items():
-            if value is not None and value != pinned[field]:
-                yield f"says {field} {value} for stage {stage.stage}; the ledger pins {pinned[field]}"
-        steps = own.get("steps") or training.get("steps")
-        if steps is not None and stage.num_steps > steps:
-            yield f"says at most {steps} steps for stage {stage.stage}; the ledger pins {stage.num_steps}"
-        length = training.get("sequenceLength")
-        # Where labels are shifted inside the row, a sequence gives one prediction less.
-        if length is not None and stage.predictions not in (length, length - 1):
-            yield f"says sequenceLength {length}; the ledger pins {stage.predictions} predictions of a row"
+    digest, found = history.config_digest, [None]
+
+    def check() -> Iterator[str]:
+        data = storage.get(config_key(digest))
+        if sha256_digest(data) != digest:
+            yield from compare_digest(sha256_digest(data), digest)
+            return
+        try:
+            config = json.loads(data)
+            is_canonical = canonical_json(config) == data
+        except (ValueError, RecursionError) as error:
+            yield f"is not JSON: {error}"
+            return
+        if not is_canonical:
+            yield "is not stored in canonical form (RFC 8785)"
+        found[0] = config
+        yield from compare_config(config, history)
+
+    faults = guarded(config_key(digest), check)
+    return found[0], faults
 
 
-def _section(config: Any, name: str) -> dict[str, Any]:
-    section = config.get(name) if isinstance(config, dict) else None
-    return section if isinstance(section, dict) else {}
-
-
-def check_segment(storage: Storage, body: Metrics) -> Iterator[str]:
-    """Check 6: a metrics segment's bytes, and one record for each step that its entry names."""
-    read_segment(storage, body)
+def check_segment(storage: Storage, body: Metrics, stages: Sequence[Stage]) -> Iterator[str]:
+    """Check 6: a metrics segment's bytes, and one record for each step that its entry names, of the stage's tokens."""
+    table = read_segment(storage, body).select(["step", "stage", "tokens"])
     size = storage.stat(body.key).size
     if size != body.bytes:
         yield f"has {size} bytes; the ledger names {body.bytes}"
+    for step, *found in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        stage = next((stage for stage in stages if stage.step < step <= stage.last_step), None)
+        # A step in no stage is a fault of the entry, which says its last step.
+        if stage is not None and found != (expected := [stage.stage, stage.tokens_after(step)]):
+            yield f"says stage and tokens {found} at step {step}; the stages give {expected}"
+            return
 
 
 def check_manifest(storage: Storage, body: Checkpoint) -> tuple[CheckpointManifest | None, list[Fault]]:
@@ -214,8 +198,15 @@ def _compare_tensors(hasher: TensorHasher, tensors: tuple[TensorRecord, ...]) ->
             yield f"tensor '{name}' has digest {digest}; the manifest names {record.sha256}"
 
 
-def check_data_manifest(storage: Storage, key: str, stage: Stage) -> Iterator[str]:
-    """Check 9: a stage's data manifest has its digest, and the order pinned in the chain is that of its rows."""
+def check_data_manifest(storage: Storage, key: str, stage: Stage, tokenizer: Any) -> Iterator[str]:
+    """Check 9: a stage's data manifest has its digest, and the order pinned in the chain is that of its rows.
+
+    Args:
+        storage: Holds the manifest.
+        key: Of the manifest.
+        stage: The stage's entry.
+        tokenizer: The digest that the configuration asks of the tokenizer; None: any.
+    """
     data = storage.get(key)
     digest = sha256_digest(data)
     if digest != stage.digests.manifest:
@@ -226,6 +217,8 @@ def check_data_manifest(storage: Storage, key: str, stage: Stage) -> Iterator[st
         yield "its chunks have other rows than the ledger's stage entry pins"
     if manifest.predictions != stage.predictions:
         yield f"its rows have {manifest.predictions} predictions; the ledger's stage entry says {stage.predictions}"
+    if tokenizer is not None and manifest.tokenizer.digest != tokenizer:
+        yield f"its tokenizer is {manifest.tokenizer.digest or 'unknown'}; the configuration names {tokenizer}"
 
 
 def check_bytes(storage: Storage, key: str, digest: str) -> Iterator[str]:
@@ -234,6 +227,32 @@ def check_bytes(storage: Storage, key: str, digest: str) -> Iterator[str]:
     for chunk in storage.iter_bytes(key, CHUNK_BYTES):
         file_hash.update(chunk)
     yield from compare_digest(DIGEST_PREFIX + file_hash.hexdigest(), digest)
+
+
+def check_scores(storage: Storage, body: Eval) -> Iterator[str]:
+    """Check 10: the scores in an evaluation's entry are those in its results."""
+    if body.scores is None:
+        return
+    digest = body.digests.get(RESULTS_NAME)
+    if digest is None:
+        yield f"is not named by the entry, whose scores nothing vouches for; it names {sorted(body.digests)}"
+        return
+    data = storage.get(f"{body.prefix}/{RESULTS_NAME}")
+    if sha256_digest(data) != digest:  # said where all files are read
+        return
+    try:
+        found = scores_of(json.loads(data), body.task)
+    except (ValueError, OverflowError, RecursionError) as error:
+        yield f"holds no results: {error}"
+        return
+    for one, other in zip_longest(found, body.scores):
+        if one != other:
+            yield f"gives the score {_score(one)}; the ledger says {_score(other)}"
+            return
+
+
+def _score(score: Score | None) -> str:
+    return "none" if score is None else f"{score.metric} {score.value} ± {score.stderr}"
 
 
 def compare_digest(found: str, expected: str) -> Iterator[str]:

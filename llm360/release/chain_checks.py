@@ -20,6 +20,7 @@ from llm360.release.entries import (
     Metrics,
     Prune,
     Rewind,
+    Skip,
     Stage,
     TrainingDraft,
 )
@@ -57,6 +58,8 @@ def check_position(before: History, entry: Entry) -> Iterator[str]:
             yield from _check_checkpoint(before, body)
         case Fallback() | Rewind():
             yield from _check_going_back(before, body)
+        case Skip():
+            yield from _check_skip(before, body)
         case Complete():
             yield from _check_complete(before, body)
         case Eval() | Analysis() | Prune():
@@ -103,6 +106,10 @@ def check_metrics(before: History, entry: Entry) -> Iterator[str]:
             yield f"the segment's key is {body.key}; expected {key}"
         if not 1 <= body.first_step <= body.step:
             yield f"the segment's steps are {body.first_step} to {body.step}; the first record of a run is of step 1"
+        # A record that a checkpoint is bound to is never made again, unless an entry gave that checkpoint up.
+        last = before.last_recorded_step
+        if body.first_step != last + 1:
+            yield f"the segment begins with step {body.first_step}; the records before it end with step {last}"
     if isinstance(body, Checkpoint):
         first = (before.latest_checkpoint.step if before.latest_checkpoint else 0) + 1
         if not before.covers(first, body.step):
@@ -145,6 +152,10 @@ def _check_checkpoint(before: History, body: Checkpoint) -> Iterator[str]:
     prefix = checkpoint_prefix(body.step, body.attempt)
     if body.prefix != prefix:
         yield f"its folder is {body.prefix}; step {body.step} of attempt {body.attempt} lies in {prefix}"
+    # Made again by the same attempt, it may lie in the folder of one that was found to be damaged.
+    other = before.newest_in(body.prefix)
+    if other is not None and other.name not in before.refused:
+        yield f"its folder {body.prefix} is that of the checkpoint of entry {other.seq}"
     if body.digests.config != before.config_digest:
         yield f"it names the configuration {body.digests.config}; the run's is {before.config_digest}"
     place = _place(before, body.step)
@@ -187,6 +198,20 @@ def _check_going_back(before: History, body: Fallback | Rewind) -> Iterator[str]
                 yield f"passes over {name}, which is no checkpoint after step {step}"
     elif body.from_step < step:
         yield f"goes back from step {body.from_step} to step {step}, which lies ahead"
+
+
+def _check_skip(before: History, body: Skip) -> Iterator[str]:
+    """Only steps that are still to be made can be left out: those that a checkpoint holds were read."""
+    stage = next((stage for stage in before.stages if stage.stage == body.stage), None)
+    if stage is None:
+        yield f"skips steps of stage {body.stage}, which is not pinned before it"
+        return
+    held = before.latest_checkpoint.step if before.latest_checkpoint else 0
+    for step in body.steps:
+        if step >= stage.num_steps:
+            yield f"skips step {step} of stage {body.stage}, which has {stage.num_steps} steps"
+        elif stage.step + step < held:
+            yield f"skips step {step} of stage {body.stage}, which the checkpoint of step {held} holds already"
 
 
 def _check_reference(before: History, body: Eval | Analysis | Prune) -> Iterator[str]:

@@ -23,6 +23,7 @@ from llm360.storage.base import Storage
 
 MODEL_FOLDER = "model"
 STATE_FOLDER = "state"
+TENSORS_SUFFIX = ".safetensors"
 
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -104,13 +105,15 @@ class CheckpointManifest(StrictModel):
 
         Raises:
             IntegrityError: not canonical JSON of this form, a file listed twice, a tensor in a file that is
-                not listed, or a digest that is not that of the records.
+                not listed or no safetensors file, or a digest that is not that of the records.
         """
         try:
             manifest = cls.model_validate(json.loads(data))
+            # Not every JSON value has a canonical form: 2**60, NaN and half a surrogate pair have none.
+            canonical = manifest.encode()
         except (ValueError, RecursionError) as error:
             raise IntegrityError(f"{where} is not a checkpoint manifest: {first_problem(error)}") from error
-        if manifest.encode() != data:
+        if canonical != data:
             raise IntegrityError(f"{where} is not canonical JSON; write it with CheckpointManifest.encode()")
         manifest.check(where)
         return manifest
@@ -133,6 +136,12 @@ class CheckpointManifest(StrictModel):
                     raise IntegrityError(
                         f"{where}: tensor '{record.name}' is said to lie in '{record.file}',"
                         f" which is not a listed file below {folder}/"
+                    )
+                # Verification looks for tensors in such files alone; elsewhere nobody would.
+                if not record.file.endswith(TENSORS_SUFFIX):
+                    raise IntegrityError(
+                        f"{where}: tensor '{record.name}' is said to lie in '{record.file}',"
+                        f" which is not a {TENSORS_SUFFIX} file"
                     )
             found = tensors_digest(records)
             if found != claimed:

@@ -88,11 +88,13 @@ class Entry:
             frame = {name: value.pop(name) for name in ("seq", "prev", "uid", "time")}
             _check_frame(frame)
             entry = cls(**frame, body=DRAFT.validate_python(value))
+            # Not every JSON value has a canonical form: 2**60, NaN and half a surrogate pair have none.
+            canonical = entry.data
         except KeyError as error:
             raise IntegrityError(f"{key} is not a ledger entry: field {error} is missing") from error
         except (ValueError, RecursionError) as error:
             raise IntegrityError(f"{key} is not a ledger entry: {first_problem(error)}") from error
-        if entry.data != data:
+        if canonical != data:
             raise IntegrityError(
                 f"{key} is not stored in canonical form (RFC 8785): canonical, it would have the digest"
                 f" {entry.name}, but its bytes have {sha256_digest(data)}"

@@ -112,6 +112,7 @@ class History:
         self.attempts_since_checkpoint = 0
         self._segments: list[Segment] = []  # of the branch: by step, without overlap
         self._by_uid: dict[str, Entry] = {}
+        self._by_prefix: dict[str, CheckpointEntry] = {}
 
     @classmethod
     def from_entries(cls, entries: Iterable[Entry]) -> Self:
@@ -204,6 +205,11 @@ class History:
 
     # -- what there is -------------------------------------------------------------------------------------
 
+    @property
+    def refused(self) -> frozenset[str]:
+        """Names of the checkpoints that a fallback entry says are damaged."""
+        return frozenset(name for fallback in self.fallbacks for name in fallback.refused)
+
     def pruned_parts(self, checkpoint: str) -> frozenset[str]:
         """Which of `model` and `state` of a checkpoint were given up."""
         return self.pruned.get(checkpoint, frozenset())
@@ -211,6 +217,10 @@ class History:
     def is_on_branch(self, checkpoint: str) -> bool:
         """Whether the checkpoint with this entry name is still valid."""
         return any(known.name == checkpoint for known in self.branch)
+
+    def newest_in(self, prefix: str) -> CheckpointEntry | None:
+        """The last checkpoint that was committed in this folder."""
+        return self._by_prefix.get(prefix)
 
     def entry_of(self, uid: str) -> Entry | None:
         """The entry that an append with this uid made, if it took effect."""
@@ -221,6 +231,11 @@ class History:
         start = bisect_left(self._segments, first_step, key=lambda segment: segment.last_step)
         stop = bisect_right(self._segments, last_step, key=lambda segment: segment.first_step)
         return self._segments[start:stop]
+
+    @property
+    def last_recorded_step(self) -> int:
+        """The last step of the branch that has a metrics record; 0 before the first."""
+        return self._segments[-1].last_step if self._segments else 0
 
     def covers(self, first_step: int, last_step: int) -> bool:
         """Whether the branch has a metrics record of every step from `first_step` to `last_step`, both inside."""
@@ -236,6 +251,7 @@ class History:
     def _add_checkpoint(self, entry: Entry, body: Checkpoint) -> None:
         checkpoint = CheckpointEntry(entry.name, entry.seq, entry.time, body)
         self.all_checkpoints[entry.name] = checkpoint
+        self._by_prefix[body.prefix] = checkpoint
         while self.branch and self.branch[-1].step >= body.step:
             self.branch.pop()
         self.branch.append(checkpoint)

@@ -14,15 +14,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from llm360.errors import InputError, IntegrityError, ObjectExistsError, ObjectNotFoundError
+from llm360.errors import InputError, IntegrityError, ObjectExistsError, ObjectNotFoundError, StoreUnusableError
 from llm360.release.entries import EntryDraft, Genesis
 from llm360.release.entry import Entry, new_uid, utc_now
 from llm360.release.history import History
-from llm360.release.layout import ledger_key
+from llm360.release.layout import LEDGER_PREFIX, ledger_key
 from llm360.storage.base import Storage
+from llm360.storage.http import ForbiddenError
 
 _PARALLEL_READS = 16
 """Entries are a kilobyte or two: reading them is waiting, and sixteen wait as fast as one."""
+
+_LAST_SEQ = 99_999_999
+"""The largest number that a key's eight digits hold."""
 
 
 class Ledger:
@@ -36,6 +40,7 @@ class Ledger:
         self.storage = storage
         self._lock = threading.RLock()
         self._history = History()
+        self._looked_beyond = False
 
     def head(self) -> Entry | None:
         """The last entry, read now; None where there is no release.
@@ -99,6 +104,7 @@ class Ledger:
                 if guard is not None:
                     guard(self._history)
                 entry = self._next(build(self._history), uid)
+                self._refuse_hole()
                 try:
                     self.storage.create(entry.key, entry.data)
                 except ObjectExistsError:
@@ -124,6 +130,25 @@ class Ledger:
         stop = find_head(self.storage, known) + 1
         for entry in self._read_range(known, stop):
             self._accept(entry)
+
+    def _refuse_hole(self) -> None:
+        """Once, before the first append: see that nothing lies behind the head.
+
+        An entry that got lost would else be replaced by the next one, and what followed it be forgotten.
+        """
+        if self._looked_beyond:
+            return
+        head = len(self._history.entries) - 1
+        try:
+            beyond = entry_beyond(self.storage, head)
+        except StoreUnusableError:  # it does not list; what it does not allow either, the create itself tells
+            beyond = None
+        if beyond is not None:
+            raise IntegrityError(
+                f"{ledger_key(head + 1)} is missing although {beyond} is there: an entry was lost, and one more would"
+                " take its place; restore it from a copy of the release"
+            )
+        self._looked_beyond = True
 
     def _read_range(self, start: int, stop: int) -> Iterator[Entry]:
         if stop - start <= 1:
@@ -177,16 +202,53 @@ def find_head(storage: Storage, known: int = 0) -> int:
 
     Returns:
         The last entry's number; `known - 1` where there is none after them.
+
+    Raises:
+        StoreUnusableError: the store says of every key that it exists.
     """
     below, width = known - 1, 1
-    while storage.exists(ledger_key(below + width)):
+    while entry_exists(storage, below + width):
         below += width
         width *= 2
+        if below + width > _LAST_SEQ:
+            raise StoreUnusableError(
+                f"{storage.uri} says that {ledger_key(below)} exists, as a server does that has a page for every"
+                " address; a release is read from one that answers 404 where there is nothing",
+                reason="AnswersToEverything",
+            )
     above = below + width
     while above - below > 1:
         middle = (below + above) // 2
-        if storage.exists(ledger_key(middle)):
+        if entry_exists(storage, middle):
             below = middle
         else:
             above = middle
     return below
+
+
+def entry_exists(storage: Storage, seq: int) -> bool:
+    """Whether there is an entry of a number.
+
+    S3 refuses the public (403) what is not there where they may read objects and not list them. The first entry
+    is there in every release, so where that one is refused, reading is; of later ones 403 means: not there.
+    """
+    try:
+        return storage.exists(ledger_key(seq))
+    except ForbiddenError:
+        if seq == 0:
+            raise
+        return False
+
+
+def entry_beyond(storage: Storage, head: int) -> str | None:
+    """The key of an entry behind a hole after `head`, by one LIST; None where there is none.
+
+    Raises:
+        StoreUnusableError: the store cannot list.
+    """
+    for info in storage.list(f"{LEDGER_PREFIX}/"):
+        number = info.key.removeprefix(f"{LEDGER_PREFIX}/").removesuffix(".json")
+        if number.isdecimal() and int(number) > head + 1:
+            # Runs go on meanwhile: what was appended since the head was found leaves no hole.
+            return None if entry_exists(storage, head + 1) else info.key
+    return None

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from llm360.canonical import sha256_digest
+from llm360.data.parquet import open_parquet
 from llm360.errors import IntegrityError
 from llm360.release.entries import Metrics
 from llm360.release.history import History
@@ -137,8 +138,9 @@ def read_segment(storage: Storage, entry: Metrics) -> pa.Table:
             " it was changed after it was committed"
         )
     try:
+        file = open_parquet(data, entry.step - entry.first_step + 1)
         # `columns` leaves out what a later version may add.
-        table = pq.read_table(pa.BufferReader(data), columns=SCHEMA.names).cast(SCHEMA)
+        table = file.read(columns=SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, ValueError, KeyError) as error:
         raise IntegrityError(f"metrics segment '{entry.key}' is not a table of step records: {error}") from error
     if set(table["attempt"].to_pylist()) != {entry.attempt}:

@@ -67,7 +67,7 @@ def apply_retention(writer: TrainingWriter, *, keep_resume: int = 2, keep_state:
     removals = plan_retention(writer.history(), keep_resume=keep_resume, keep_state=keep_state)
     for removal in removals:
         writer.prune(removal.checkpoint, removal.parts, removal.reason)
-        delete_parts(writer.ledger.storage, removal.checkpoint, removal.parts)
+        delete_parts(writer.ledger.storage, writer.history(), removal.checkpoint, removal.parts)
     return removals
 
 
@@ -93,30 +93,26 @@ def prune_by_hand(ledger: Ledger, checkpoint: CheckpointEntry, parts: Sequence[P
     with contextlib.suppress(_NothingToDo):
         ledger.append(build)
     # Also where the entry was there before: an interruption may have left files.
-    delete_parts(ledger.storage, checkpoint, parts)
+    delete_parts(ledger.storage, ledger.history(), checkpoint, parts)
     return found[0] if found else None
 
 
-def delete_parts(storage: Storage, checkpoint: CheckpointEntry, parts: Iterable[Part]) -> None:
-    """Delete the files of parts that a prune entry names: all that lies in their folders."""
+def delete_parts(storage: Storage, history: History, checkpoint: CheckpointEntry, parts: Iterable[Part]) -> None:
+    """Delete the files of parts that a prune entry names: all that lies in their folders.
+
+    An attempt that made a checkpoint again, after a fallback, did so in the same folder: files that another
+    checkpoint still has stay.
+    """
+    others = [
+        known.name
+        for known in history.all_checkpoints.values()
+        if known.body.prefix == checkpoint.body.prefix and known.name != checkpoint.name
+    ]
     for part in parts:
+        if any(part not in history.pruned_parts(name) for name in others):
+            continue
         for info in list(storage.list(f"{checkpoint.body.prefix}/{part}/")):
             storage.delete(info.key)
-
-
-def find_checkpoint(history: History, label_or_step: str) -> CheckpointEntry:
-    """The run's checkpoint of a label or step.
-
-    Raises:
-        InputError: there is none; names those that there are.
-    """
-    for checkpoint in reversed(history.branch):
-        if label_or_step in checkpoint.body.labels or label_or_step == str(checkpoint.step):
-            return checkpoint
-    names = ", ".join(
-        checkpoint.body.labels[0] if checkpoint.body.labels else str(checkpoint.step) for checkpoint in history.branch
-    )
-    raise InputError(f"there is no checkpoint '{label_or_step}'; there are {names or 'none yet'}")
 
 
 def _newest(names: list[str], count: int | None) -> set[str]:

@@ -6,12 +6,13 @@ The checks, in the order of the links:
      2. The configuration has the digest that genesis names and describes the stages that were trained.
      3. Attempts count up, resume where the chain says, and only the newest writes.
      4. Checkpoints, stages and what refers to them fit: steps, tokens, folders, labels, the line of checkpoints.
+        A complete run has published those that its configuration asks for.
      5. The rows read since each checkpoint's forerunner are those of the order's formula, without hole or overlap.
      6. Metrics segments have their digests and hold one record of every step.
      7. Manifests have their digests, agree with their entries, and their tensors give model and state digest.
      8. Every file has its size and sha256, every safetensors file the tensors that its manifest lists.
      9. Data manifests have their digests; with `data`, every shard too.
-    10. Environments, evaluations and analyses have their digests.
+    10. Environments, evaluations and analyses have their digests, and evaluations the scores in their results.
     11. The chain ends with the run's completion, and holds the head that the caller knows.
 
 Parts that a prune entry gave up are not expected, and checkpoints that a fallback entry passed over are known
@@ -35,12 +36,14 @@ from llm360.data.verify import verify_data
 from llm360.errors import InputError, IntegrityError, StoreUnusableError
 from llm360.release import byte_checks, chain_checks
 from llm360.release.byte_checks import Fault, guarded
-from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord
-from llm360.release.entries import Analysis, Checkpoint, Eval, Fallback, Metrics, Stage
+from llm360.release.checkpoint import TENSORS_SUFFIX, CheckpointManifest, FileRecord, TensorRecord
+from llm360.release.config_checks import compare_schedule, tokenizer_digest
+from llm360.release.entries import Analysis, Checkpoint, Complete, Eval, Metrics, Stage
 from llm360.release.entry import Entry
 from llm360.release.history import CheckpointEntry, History
-from llm360.release.layout import LEDGER_PREFIX, config_key, environment_key, ledger_key, manifest_key
-from llm360.release.ledger import Ledger, check_link, find_head, read_entry
+from llm360.release.layout import environment_key, ledger_key, manifest_key
+from llm360.release.ledger import Ledger, check_link, entry_beyond, entry_exists, find_head, read_entry
+from llm360.release.scores import RESULTS_NAME
 from llm360.release.verify_report import Check, VerifyReport
 from llm360.storage.base import Storage
 from llm360.storage.open import open_storage
@@ -111,6 +114,7 @@ class _Verification:
         self.history = History()
         self.manifests: dict[str, CheckpointManifest] = {}
         self.can_list = True
+        self.config: Any = None
         self._lock = threading.Lock()
         self._total_bytes = 0
 
@@ -182,24 +186,21 @@ class _Verification:
     def _beyond(self, head: int) -> str | None:
         """The key of an entry after a hole behind the head: any where the store can list, else one close by."""
         try:
-            for info in self.storage.list(f"{LEDGER_PREFIX}/"):
-                number = info.key.removeprefix(f"{LEDGER_PREFIX}/").removesuffix(".json")
-                if number.isdigit() and int(number) > head + 1:
-                    return info.key
+            return entry_beyond(self.storage, head)
         except StoreUnusableError:  # plain HTTP
             self.can_list = False
-            near = (ledger_key(seq) for seq in range(head + 2, head + 2 + _PROBED_BEYOND))
-            return next((key for key in near if self.storage.exists(key)), None)
-        return None
+        near = range(head + 2, head + 2 + _PROBED_BEYOND)
+        found = next((seq for seq in near if entry_exists(self.storage, seq)), None)
+        # Runs go on meanwhile: what was appended since the head was found leaves no hole.
+        return None if found is None or entry_exists(self.storage, head + 1) else ledger_key(found)
 
     # -- 2 to 6 --------------------------------------------------------------------------------------------
 
     def _check_config(self, check: Check) -> None:
-        digest, stages, complete = self.history.config_digest, self.history.stages, self.report.complete
         check.checked = 1
-        check.faults += guarded(
-            config_key(digest), lambda: byte_checks.check_config(self.storage, digest, stages, complete=complete)
-        )
+        config, faults = byte_checks.check_config(self.storage, self.history)
+        check.faults += faults
+        self.config = config
 
     def _check_links(self) -> None:
         rules = (
@@ -214,24 +215,23 @@ class _Verification:
                 check.checked += 1
                 check.faults += [Fault(entry.key, problem) for problem in rule(before, entry)]
             before.apply(entry)
+            if isinstance(entry.body, Complete):
+                place = self.report.checks[4]
+                place.faults += guarded(entry.key, lambda: compare_schedule(self.config, before))
 
     def _check_segments(self, check: Check) -> None:
         bodies = [entry.body for entry in self.entries if isinstance(entry.body, Metrics)]
+        stages = self.history.stages
         check.checked = len(bodies)
         for faults in self._map(
-            lambda body: guarded(body.key, lambda: byte_checks.check_segment(self.storage, body)), bodies
+            lambda body: guarded(body.key, lambda: byte_checks.check_segment(self.storage, body, stages)), bodies
         ):
             check.faults += faults
 
     # -- 7 and 8 -------------------------------------------------------------------------------------------
 
-    def _refused(self) -> set[str]:
-        """Checkpoints that a fallback entry says are damaged."""
-        bodies = (entry.body for entry in self.entries)
-        return {name for body in bodies if isinstance(body, Fallback) for name in body.refused}
-
     def _check_manifests(self, check: Check) -> None:
-        refused = self._refused()
+        refused = self.history.refused
         checkpoints = [known for known in self.history.all_checkpoints.values() if known.name not in refused]
         if refused:
             check.note = f"{len(refused)} passed over by a fallback entry"
@@ -267,20 +267,13 @@ class _Verification:
             )
             if count
         )
-        for faults in self._map(self._check_file, jobs):
-            check.faults += faults
-        if check.faults:
-            check.faults = self._without_pruned_meanwhile(check.faults)
-
-    def _without_pruned_meanwhile(self, faults: list[Fault]) -> list[Fault]:
-        """Faults that are not explained by a prune entry appended since the chain was read: runs go on meanwhile."""
-        now = Ledger(self.storage).history()
-        gone = tuple(
-            f"{checkpoint.body.prefix}/{part}/"
-            for name, checkpoint in now.all_checkpoints.items()
-            for part in now.pruned_parts(name)
-        )
-        return [fault for fault in faults if not fault.key.startswith(gone)]
+        found = [(job, faults) for job, faults in zip(jobs, self._map(self._check_file, jobs), strict=True) if faults]
+        if found:
+            # What a prune entry appended since the chain was read explains is no fault: runs go on meanwhile.
+            now = Ledger(self.storage).history()
+            check.faults += [
+                fault for job, faults in found if job.part not in now.pruned_parts(job.checkpoint) for fault in faults
+            ]
 
     def _file_jobs(self) -> Iterator[_FileJob]:
         latest = self._latest()
@@ -292,11 +285,11 @@ class _Verification:
             for tensor in (*manifest.model, *manifest.state):
                 by_file.setdefault(tensor.file, []).append(tensor)
             for record in manifest.files:
-                if record.key.split("/")[0] in gone:
+                if part_of(record) in gone:
                     continue
-                is_tensors = record.key.endswith(".safetensors")
+                is_tensors = record.key.endswith(TENSORS_SUFFIX)
                 tensors = tuple(by_file.get(record.key, ())) if with_tensors and is_tensors else None
-                yield _FileJob(f"{manifest.prefix}/{record.key}", record, tensors, read)
+                yield _FileJob(f"{manifest.prefix}/{record.key}", record, tensors, read, name)
 
     def _latest(self) -> str | None:
         latest: CheckpointEntry | None = self.history.latest_checkpoint
@@ -313,6 +306,7 @@ class _Verification:
     # -- 9 to 11 -------------------------------------------------------------------------------------------
 
     def _check_data(self, check: Check) -> None:
+        wanted = tokenizer_digest(self.config)
         for stage in self.history.stages:
             inside = "://" not in stage.data
             if not inside and not self.data:
@@ -323,7 +317,7 @@ class _Verification:
             store, name = (
                 (self.storage, key) if inside else (open_storage(stage.data, self.storage.options), "manifest.json")
             )
-            faults = guarded(key, lambda s=store, n=name, b=stage: byte_checks.check_data_manifest(s, n, b))  # type: ignore[misc]
+            faults = guarded(key, lambda s=store, n=name, b=stage: byte_checks.check_data_manifest(s, n, b, wanted))  # type: ignore[misc]
             check.faults += faults
             if self.data and not faults:
                 check.faults += self._check_shards(self.storage.at(stage.data) if inside else store, stage)
@@ -346,6 +340,12 @@ class _Verification:
             lambda item: guarded(item[0], lambda: byte_checks.check_bytes(self.storage, *item)), list(named)
         ):
             check.faults += faults
+        broken = {fault.key for fault in check.faults}  # said once
+        for faults in self._map(self._check_scores, self.history.evals):
+            check.faults += [fault for fault in faults if fault.key not in broken]
+
+    def _check_scores(self, body: Eval) -> list[Fault]:
+        return guarded(f"{body.prefix}/{RESULTS_NAME}", lambda: byte_checks.check_scores(self.storage, body))
 
     def _check_head(self, check: Check) -> None:
         check.checked = 1
@@ -392,3 +392,14 @@ class _FileJob(NamedTuple):
     record: FileRecord
     tensors: tuple[TensorRecord, ...] | None
     read: bool
+    checkpoint: str
+
+    @property
+    def part(self) -> str:
+        """`model` or `state`."""
+        return part_of(self.record)
+
+
+def part_of(record: FileRecord) -> str:
+    """The part of a checkpoint that a file belongs to: `model` or `state`."""
+    return record.key.split("/")[0]

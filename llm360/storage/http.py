@@ -33,6 +33,10 @@ CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<size>\d+)$")
 NO_RETRIES = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
 
 
+class ForbiddenError(StoreUnusableError):
+    """The server answers 403: reading is refused, or, as S3 has it for the public, the object is not there."""
+
+
 def make_pool(options: StorageOptions) -> urllib3.PoolManager:
     """Connections with the timeouts of the options."""
     return urllib3.PoolManager(
@@ -163,7 +167,8 @@ class HttpStorage(Storage):
         if response.status in (404, 410):
             raise ObjectNotFoundError(f"{url} does not exist")
         if response.status in (401, 403):
-            raise StoreUnusableError(
+            refused = ForbiddenError if response.status == 403 else StoreUnusableError
+            raise refused(
                 f"{url} may not be read ({said}); ask its publisher for access, or use the s3:// address",
                 reason="NotReadable",
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm360.canonical import sha256_digest
+from llm360.canonical import canonical_json, sha256_digest
 from llm360.release.analyses import RESULTS_NAME, AnalysisResults, Cell, Figure, Matrix
 from llm360.release.entries import Analysis, Checkpoint, Eval, Score
 from llm360.release.entry import Entry
@@ -28,13 +28,14 @@ def checkpoints_of(run: SyntheticRelease) -> list[Entry]:
 def evaluate(run: SyntheticRelease, entry: Entry, task: str, value: float, **fields: object) -> Entry:
     """Commit an evaluation with one metric."""
     uid = f"{len(run.entries):032x}"
-    prefix, data = eval_prefix(entry.body.step, entry.name, task, uid), b"{}"
-    run.storage.put(f"{prefix}/results.json", data)
+    prefix = eval_prefix(entry.body.step, entry.name, task, uid)
     given = {
         "shots": 25,
         "harness": "lm-eval 0.4.9",
         "scores": (Score(metric="acc", value=0.5), Score(metric="acc_norm", value=value, stderr=0.01)),
     } | fields
+    data = results_of(task, given["scores"])
+    run.storage.put(f"{prefix}/results.json", data)
     return run.append(
         Eval(
             step=entry.body.step,
@@ -45,6 +46,17 @@ def evaluate(run: SyntheticRelease, entry: Entry, task: str, value: float, **fie
             **given,
         )
     )
+
+
+def results_of(task: str, scores: tuple[Score, ...] | None) -> bytes:
+    """The harness's results.json of these numbers."""
+    metrics: dict[str, float] = {}
+    for score in scores or ():
+        metric, _, filtered = score.metric.partition(",")
+        metrics[f"{metric},{filtered or 'none'}"] = score.value
+        if score.stderr is not None:
+            metrics[f"{metric}_stderr,{filtered or 'none'}"] = score.stderr
+    return canonical_json({"configs": {task: {}}, "results": {task: metrics}})
 
 
 def cells(entries: list[Entry], pieces: tuple[str, ...]) -> tuple[Cell, ...]:

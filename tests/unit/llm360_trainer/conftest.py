@@ -17,6 +17,7 @@ from llm360.data.manifest import Chunk, DataManifest, Shard, Source, TokenizerIn
 from llm360.data.order import StageOrder
 from llm360.release.checkpoint import FileRecord, TensorRecord
 from llm360.release.create import create_release
+from llm360.release.layout import checkpoint_prefix
 from llm360.release.metrics import StepRecord
 from llm360.spec import ResolvedRun, load_run
 from llm360.storage import open_storage
@@ -94,7 +95,7 @@ def start_recorder(stage: StagePlan) -> Iterator[Callable[..., Recorder]]:
 
     yield start
     for recorder in started:
-        recorder.stop(1, "TestOver", "")
+        recorder.interrupt(1, "TestOver")
         recorder.close()
 
 
@@ -126,22 +127,23 @@ def make_record(stage: StagePlan) -> Callable[..., StepRecord]:
 
 
 @pytest.fixture
-def make_part() -> Callable[[int], RankPart]:
+def make_part() -> Callable[..., RankPart]:
     """What the only rank wrote of a checkpoint."""
 
-    def make(step: int) -> RankPart:
+    def make(step: int, attempt: int = 1) -> RankPart:
         def tensor(name: str, file: str) -> TensorRecord:
             return TensorRecord(name=name, file=file, dtype="F32", shape=(1,), sha256=sha256_digest(str(step).encode()))
 
         return RankPart(
             step=step,
+            prefix=checkpoint_prefix(step, attempt),
             rank=0,
             world_size=1,
             expected=("all",),
             groups=("all",),
-            files=tuple(FileRecord(key=f"{part}/a", bytes=1, sha256=DIGEST) for part in ("model", "state")),
-            model=(tensor("w", "model/a"),),
-            state=(tensor("w.master", "state/a"),),
+            files=tuple(FileRecord(key=f"{part}/a.safetensors", bytes=1, sha256=DIGEST) for part in ("model", "state")),
+            model=(tensor("w", "model/a.safetensors"),),
+            state=(tensor("w.master", "state/a.safetensors"),),
             seconds=0.0,
         )
 

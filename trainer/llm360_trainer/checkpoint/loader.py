@@ -2,12 +2,14 @@
 
 Digests are of whole files and tensors, but a rank needs only its rows. So first the ranks share the reading of
 whole files (group g is hashed by rank `g mod W`) and agree on the outcome; only when every file is what the
-manifest names does each rank fetch the byte ranges of its rows. Nothing is loaded before its digest is checked.
+manifest names does each rank fetch the byte ranges of its rows. Nothing is loaded before its digest is checked, and
+what is fetched then are blocks whose checksums, taken in the first reading and shared with the outcome, still hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import STATE_FOLDER, STATE_KINDS, Rename, state_name
 from llm360_trainer.checkpoint.shards import holders, local_rows, num_rows, parameters_by_name, state_tensor, world
 from llm360_trainer.checkpoint.tensorfile import LENGTH_BYTES, Extent, header_length, parse_header
-from llm360_trainer.checkpoint.verify import Finding, inspect_files, refuse_faulty
+from llm360_trainer.checkpoint.verify import BLOCK_BYTES, Finding, inspect_files, num_blocks, refuse_faulty
 
 _RANGE_BYTES = 32 * 1024 * 1024  # of one request: enough to hide latency, and bounds memory to this × threads
 _THREADS = 8
@@ -36,6 +38,37 @@ class _Read(NamedTuple):
     target: torch.Tensor
 
 
+class _CheckedFiles:
+    """Ranges of files every block of which is still the one that was hashed.
+
+    Args:
+        storage: Rooted at the checkpoint.
+        checksums: CRC32 of each file's blocks.
+    """
+
+    def __init__(self, storage: Storage, checksums: Mapping[str, Sequence[int]]) -> None:
+        self._storage, self._checksums = storage, checksums
+
+    def get_range(self, key: str, start: int, length: int) -> memoryview:
+        """As `Storage.get_range`, but not shorter.
+
+        Raises:
+            StorageError: other bytes than before. Only this rank knows, so it must not look like the verdict that all
+                ranks share.
+        """
+        block = start // BLOCK_BYTES
+        first = block * BLOCK_BYTES
+        end = -(-(start + length) // BLOCK_BYTES) * BLOCK_BYTES
+        data = memoryview(self._storage.get_range(key, first, end - first))
+        found = [zlib.crc32(data[offset : offset + BLOCK_BYTES]) for offset in range(0, len(data), BLOCK_BYTES)]
+        wanted = data[start - first : start - first + length]
+        if found != list(self._checksums[key][block : block + len(found)]) or len(wanted) != length:
+            raise StorageError(
+                f"{key} no longer holds at bytes {start} to {start + length} what was verified just before; start again"
+            )
+        return wanted
+
+
 def load_state(
     storage: Storage,
     prefix: str,
@@ -44,7 +77,6 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     *,
     rename: Rename,
-    verify: bool = True,
 ) -> None:
     """Set weights, moments and step count to those of a checkpoint; a collective of all ranks.
 
@@ -55,7 +87,6 @@ def load_state(
         model: Sharded as it will train, on any number of ranks.
         optimizer: AdamW whose moments and step counts exist, as `build_optimizer` makes it; filled in place.
         rename: From a parameter's name in the module to its Hugging Face name.
-        verify: False only where `verify_checkpoint_files` has just passed for the state.
 
     Raises:
         IntegrityError: on all ranks; names the files that are missing or hold other bytes. Nothing was loaded.
@@ -63,13 +94,12 @@ def load_state(
     """
     parameters = parameters_by_name(model, rename)
     _check_shapes(prefix, manifest, parameters)
-    if verify:
-        _verify_together(storage, prefix, manifest, next(iter(parameters.values())).device)
-    root = storage.at(prefix)
+    checksums = _verify_together(storage, prefix, manifest, next(iter(parameters.values())).device)
+    files = _CheckedFiles(storage.at(prefix), checksums)
     with torch.no_grad(), ThreadPoolExecutor(_THREADS, thread_name_prefix="load-checkpoint") as pool:
         keys = sorted({record.file for record in manifest.state})
         extents = {
-            name: extent for part in pool.map(lambda key: _read_header(root, key), keys) for name, extent in part
+            name: extent for part in pool.map(lambda key: _read_header(files, key), keys) for name, extent in part
         }
         reads = [
             read
@@ -77,7 +107,7 @@ def load_state(
             for kind, target in _targets(parameter, optimizer).items()
             for read in _reads_of(name, parameter, target, *_locate(state_name(name, kind), parameter, extents))
         ]
-        for _ in pool.map(lambda read: _fetch(root, read), reads):
+        for _ in pool.map(lambda read: _fetch(files, read), reads):
             pass
         for parameter in parameters.values():
             optimizer.state[parameter]["step"].fill_(manifest.step)
@@ -97,33 +127,45 @@ def _check_shapes(prefix: str, manifest: CheckpointManifest, parameters: Mapping
     )
 
 
-def _verify_together(storage: Storage, prefix: str, manifest: CheckpointManifest, device: torch.device) -> None:
-    """Share the state's files among the ranks, hash them, and refuse on all ranks what one of them found faulty."""
+def _verify_together(
+    storage: Storage, prefix: str, manifest: CheckpointManifest, device: torch.device
+) -> dict[str, list[int]]:
+    """Share the state's files among the ranks, hash them, and refuse on all ranks what one of them found faulty.
+
+    Returns:
+        The checksums of each file's blocks, by its key.
+    """
     rank, world_size = world()
     files = manifest.part(STATE_FOLDER)
     findings = torch.full((len(files),), Finding.FINE, dtype=torch.int64)
+    checksums = [torch.zeros(num_blocks(file), dtype=torch.int64) for file in files]
     failure: StorageError | None = None
     try:
-        findings[rank::world_size] = torch.tensor(inspect_files(storage, prefix, files[rank::world_size]))
+        inspections = inspect_files(storage, prefix, files[rank::world_size])
+        for index, inspection in zip(range(rank, len(files), world_size), inspections, strict=True):
+            findings[index] = inspection.finding
+            if inspection.finding is Finding.FINE:
+                checksums[index] = torch.tensor(inspection.checksums, dtype=torch.int64)
     except StorageError as error:
         # Raised only after the others have heard of it: they would wait for this rank for ever.
         findings[rank::world_size] = Finding.UNREAD
         failure = error
     if world_size > 1:
-        shared = findings.to(device)
+        shared = torch.cat([findings, *checksums]).to(device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        findings = shared.cpu()
+        findings, *checksums = torch.split(shared.cpu(), [len(files), *map(num_blocks, files)])
     refuse_faulty(prefix, files, [Finding(finding) for finding in findings.tolist()])
     if failure is not None:
         raise failure
     if (findings == Finding.UNREAD).any():
         raise StorageUnavailableError(f"checkpoint {prefix} could not be read by another rank; see its message")
+    return {file.key: sums.tolist() for file, sums in zip(files, checksums, strict=True)}
 
 
-def _read_header(storage: Storage, key: str) -> list[tuple[str, tuple[str, Extent]]]:
+def _read_header(files: _CheckedFiles, key: str) -> list[tuple[str, tuple[str, Extent]]]:
     """The tensors of a state file: name, file and where they lie in it."""
-    length = header_length(storage.get_range(key, 0, LENGTH_BYTES))
-    extents = parse_header(storage.get_range(key, LENGTH_BYTES, length), key)
+    length = header_length(bytes(files.get_range(key, 0, LENGTH_BYTES)))
+    extents = parse_header(bytes(files.get_range(key, LENGTH_BYTES, length)), key)
     return [(name, (key, extent)) for name, extent in extents.items()]
 
 
@@ -151,13 +193,7 @@ def _reads_of(name: str, parameter: nn.Parameter, target: torch.Tensor, file: st
             start += piece.numel() * _ITEM_BYTES
 
 
-def _fetch(storage: Storage, read: _Read) -> None:
+def _fetch(files: _CheckedFiles, read: _Read) -> None:
     """Read one range into its memory."""
-    length = read.target.numel() * _ITEM_BYTES
-    data = storage.get_range(read.key, read.start, length)
-    if len(data) != length:
-        # Only this rank knows, so it must not look like the verdict that all ranks share.
-        raise StorageError(
-            f"{read.key} ended before byte {read.start + length} after it had been verified; start again"
-        )
+    data = files.get_range(read.key, read.start, read.target.numel() * _ITEM_BYTES)
     read.target.copy_(torch.frombuffer(bytearray(data), dtype=torch.float32))

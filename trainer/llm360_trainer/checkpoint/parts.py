@@ -11,6 +11,12 @@ from llm360.errors import LLM360Error
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord, tensors_digest
 
 
+class CheckpointIncompleteError(LLM360Error):
+    """The parts at hand are no whole checkpoint."""
+
+    default_reason = "CheckpointIncomplete"
+
+
 class RankPart(BaseModel):
     """One rank's share of one checkpoint. `model_dump(mode="json")` and `model_validate` carry it between processes."""
 
@@ -18,6 +24,8 @@ class RankPart(BaseModel):
 
     step: int
     """Finished optimizer steps that the checkpoint holds."""
+    prefix: str
+    """Folder of the checkpoint in the release, which names the attempt that wrote it."""
     rank: int
     world_size: int
     expected: tuple[str, ...]
@@ -41,7 +49,7 @@ def merge_parts(parts: Sequence[RankPart], *, tokens: int, attempt: int, config_
         config_digest: Of the resolved configuration.
 
     Raises:
-        LLM360Error: reason CheckpointIncomplete; a rank's part or a group is missing, there twice, or of another step.
+        CheckpointIncompleteError: a rank's part or a group is missing, there twice, or of another checkpoint.
     """
     _check(parts)
     model = tuple(sorted((record for part in parts for record in part.model), key=lambda record: record.name))
@@ -66,8 +74,8 @@ def _check(parts: Sequence[RankPart]) -> None:
     if not parts:
         raise _incomplete("no rank has sent its part")
     first = parts[0]
-    if any((p.step, p.world_size, p.expected) != (first.step, first.world_size, first.expected) for p in parts):
-        steps = ", ".join(f"rank {part.rank} of {part.world_size} at step {part.step}" for part in parts)
+    if len({(part.step, part.prefix, part.world_size, part.expected) for part in parts}) > 1:
+        steps = ", ".join(f"rank {p.rank} of {p.world_size} at step {p.step} in {p.prefix}" for p in parts)
         raise _incomplete(f"the parts are of different checkpoints: {steps}")
     for what, found, wanted in (
         ("ranks", [part.rank for part in parts], list(range(first.world_size))),
@@ -84,8 +92,7 @@ def _check(parts: Sequence[RankPart]) -> None:
             raise _incomplete(f"{what} {twice[0]} was written by two ranks")
 
 
-def _incomplete(what: str) -> LLM360Error:
-    return LLM360Error(
-        f"the checkpoint is incomplete: {what}; it is not committed, training continues from the one before",
-        reason="CheckpointIncomplete",
+def _incomplete(what: str) -> CheckpointIncompleteError:
+    return CheckpointIncompleteError(
+        f"the checkpoint is incomplete: {what}; it is not committed, the one before stays the newest"
     )

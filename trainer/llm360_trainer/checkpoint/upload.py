@@ -28,6 +28,7 @@ class Job:
 
     Args:
         step: Finished optimizer steps.
+        prefix: The checkpoint's folder.
         storage: Rooted at the checkpoint's prefix.
         rank: This rank.
         world_size: Number of ranks.
@@ -40,6 +41,7 @@ class Job:
     """
 
     step: int
+    prefix: str
     storage: Storage
     rank: int
     world_size: int
@@ -80,6 +82,7 @@ def write_files(job: Job) -> RankPart:
             )
     return RankPart(
         step=job.step,
+        prefix=job.prefix,
         rank=job.rank,
         world_size=job.world_size,
         expected=tuple(group.label for group in job.groups),

@@ -92,6 +92,7 @@ class CheckpointWriter:
             small_files = {**self.model_files, INDEX_NAME: index_json(groups, sizes)}
         job = Job(
             step=step,
+            prefix=prefix,
             storage=self._storage.at(prefix),
             rank=rank,
             world_size=world_size,

@@ -15,11 +15,12 @@ from llm360.cli.arguments import add_command, add_output, add_release
 from llm360.errors import InputError, LLM360Error
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
+from llm360.release.selection import select_checkpoints
 from llm360.storage import Storage, open_storage
 from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis
 from llm360_trainer.analyze.work import Finished, Task, analyze
 from llm360_trainer.cli.evaluate import TERMINATION_LOG, later_checkpoints, termination_answer
-from llm360_trainer.exchange.opened import open_checkpoint, select_checkpoints
+from llm360_trainer.exchange.opened import open_checkpoint
 from llm360_trainer.prepare.progress import ProgressLine
 
 EXAMPLES = """\

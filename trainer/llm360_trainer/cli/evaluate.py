@@ -206,7 +206,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 def later_checkpoints(uri: str, selector: str) -> list[dict[str, Any]]:
     """The next published checkpoints after those selected, {step, entry} each: an operator may have missed them."""
     from llm360.release.create import open_release
-    from llm360_trainer.exchange.opened import select_checkpoints
+    from llm360.release.selection import select_checkpoints
 
     history = open_release(open_storage(uri)).history()
     last = select_checkpoints(history, selector)[-1].step

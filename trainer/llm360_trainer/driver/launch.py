@@ -124,7 +124,45 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
             create_release(storage, run.identity())
             progress.set_total(stages[-1].last_step)
             runtime.start()
-            return Launch(run, options, storage_options, stages, progress, interruption).wait()
+            recorder = start_beside(
+                Recorder,
+                RecorderInput(run.canonical(), stages, storage_options, options.host, options.port, options.push),
+            )
+            given = worker_input(run, stages, storage_options, recorder)
+            launch = Launch(run, given, progress, interruption, options)
+            progress.event(f"status and metrics on http://{options.host}:{recorder_port(recorder)}")
+            return launch.wait()
+
+
+def worker_input(
+    run: ResolvedRun,
+    stages: tuple[StagePlan, ...],
+    options: StorageOptions,
+    recorder: Any,
+    *,
+    store: str | None = None,
+    keeps_checkpoints: bool = True,
+) -> WorkerInput:
+    """What every rank gets of a run.
+
+    Args:
+        run: The specification.
+        stages: All stages with their data.
+        options: How storage is reached.
+        recorder: Handle of the actor that the ranks report to.
+        store: Address of the release where it is another than the run's, since this is a copy.
+        keeps_checkpoints: See `WorkerInput`.
+    """
+    workers = run.spec.cluster.workers
+    return WorkerInput(
+        run_json=run.canonical(),
+        store=store or run.store,
+        stages=stages,
+        options=options,
+        recorder=recorder,
+        num_threads=max(1, int(workers.cpus)) if workers.device == "cpu" else None,
+        keeps_checkpoints=keeps_checkpoints,
+    )
 
 
 def open_existing(storage: Storage, run: ResolvedRun) -> History | None:
@@ -264,44 +302,31 @@ class RayRuntime:
 
 
 class Launch:
-    """One launch: recorder, Ray Train and the wait for the end.
+    """One launch: Ray Train, and the wait for the end that its recorder decides.
 
     Args:
         run: The specification.
-        options: How it is launched.
-        storage_options: How storage is reached.
-        stages: All stages with their data.
+        given: What every rank gets; names the recorder.
         progress: Shows what happens.
         interruption: A wish to stop.
+        options: How it is launched; None: nobody follows it but this process.
     """
 
     def __init__(
         self,
         run: ResolvedRun,
-        options: LaunchOptions,
-        storage_options: StorageOptions,
-        stages: tuple[StagePlan, ...],
+        given: WorkerInput,
         progress: Progress,
         interruption: Interruption,
+        options: LaunchOptions | None = None,
     ) -> None:
-        self._run, self._options, self._progress, self._interruption = run, options, progress, interruption
-        run_json = run.canonical()
-        self._recorder = start_recorder(
-            RecorderInput(run_json, stages, storage_options, options.host, options.port, options.push)
-        )
+        self._run, self._input, self._progress, self._interruption = run, given, progress, interruption
+        self._recorder = given.recorder
+        self._is_followed = options is not None and options.address is not None
+        self._is_pushed = options is not None and options.push is not None
         # Torch is imported here and not before: meanwhile the recorder's process starts beside this one.
         from llm360_trainer.driver.fit import fit
 
-        progress.event(f"status and metrics on http://{options.host}:{recorder_port(self._recorder)}")
-        self._input = WorkerInput(
-            run_json=run_json,
-            stages=stages,
-            options=storage_options,
-            recorder=self._recorder,
-            num_threads=max(1, int(run.spec.cluster.workers.cpus))
-            if run.spec.cluster.workers.device == "cpu"
-            else None,
-        )
         self._fit_error: BaseException | None = None
         self._fit = threading.Thread(target=self._run_fit, args=(fit,), name="ray-train", daemon=True)
 
@@ -318,12 +343,7 @@ class Launch:
             if self._interruption.signal and not asked_to_stop:
                 asked_to_stop = True
                 number = self._interruption.signal
-                self._progress.event(f"{number.name}: committing the records so far and stopping")
-                ray.get(
-                    self._recorder.stop.remote(
-                        SIGNAL_EXIT + number, "Interrupted", "interrupted; run it again to go on"
-                    )
-                )
+                ray.get(self._recorder.interrupt.remote(SIGNAL_EXIT + number, number.name))
             if not self._fit.is_alive():
                 final: Update = ray.get(self._recorder.drain.remote())
                 self._show(final)
@@ -338,10 +358,10 @@ class Launch:
             if late:
                 self._progress.event("the last records could not be committed in time; their steps will be run again")
         self._show(ray.get(self._recorder.drain.remote()))
-        if self._options.push:
+        if self._is_pushed:
             ray.wait([self._recorder.push_end.remote()], timeout=CLOSE_SECONDS)
         # On one machine nobody waits to be told; where another driver follows, or is there already, that one tells.
-        if self._options.address is not None and (self._interruption.signal or outcome.exit_code in (0, 2, 4)):
+        if self._is_followed and (self._interruption.signal or outcome.exit_code in (0, 2, 4)):
             seconds = TELL_STOPPED_SECONDS if self._interruption.signal else TELL_SECONDS
             ray.wait([self._recorder.tell_end.remote(seconds)], timeout=seconds)
         return outcome
@@ -359,10 +379,15 @@ class Launch:
             self._fit_error = error
 
 
-def start_recorder(given: RecorderInput) -> Any:
-    """Start the recorder's actor on this very node, which is the head's, without waiting for it."""
+def start_beside(recorder: type, given: Any) -> Any:
+    """Start a recorder's actor on this very node, which is the head's, without waiting for it.
+
+    Args:
+        recorder: Its class.
+        given: The argument that it is made with.
+    """
     node = ray.get_runtime_context().get_node_id()
-    actor = ray.remote(Recorder).options(
+    actor = ray.remote(recorder).options(
         num_cpus=0,
         max_concurrency=RECORDER_THREADS,
         label_selector={"ray.io/node-id": node},

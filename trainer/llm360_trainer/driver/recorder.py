@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 from llm360.errors import AttemptsExhaustedError, IntegrityError, LLM360Error
 from llm360.release.create import open_release
 from llm360.release.history import History
-from llm360.release.layout import manifest_key
+from llm360.release.layout import checkpoint_prefix, manifest_key
 from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
 from llm360.spec import ResolvedRun, resolved_from_json
 from llm360.storage import open_storage, wait_until_available
-from llm360_trainer.checkpoint.parts import RankPart, merge_parts
+from llm360_trainer.checkpoint.parts import CheckpointIncompleteError, RankPart, merge_parts
 from llm360_trainer.driver.attempts import Attempts
 from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
@@ -69,7 +69,7 @@ class Recorder:
         self._over = threading.Event()
         self._pending: list[StepRecord] = []
         self._batch: list[StepRecord] = []
-        self._parts: dict[int, list[RankPart]] = {}
+        self._parts: dict[int, dict[int, RankPart]] = {}  # by step and rank
         self._world = 0
         self._peak_memory = 0
         self._last_record: StepRecord | None = None
@@ -119,8 +119,13 @@ class Recorder:
         return self._commit_now(rewind)
 
     def record_step(self, record: StepRecord) -> Command:
-        """Take a finished step in; only here is known which rank has used the most memory."""
+        """Take a finished step in; only here is known which rank has used the most memory.
+
+        A rank of a group that was replaced may still report: it is told to stop, and what it made is not the run's.
+        """
         with self._lock:
+            if self._writer is None or record.attempt != self._writer.attempt:
+                return Command.STOP
             record = replace(record, memory_bytes=max(record.memory_bytes, self._peak_memory))
             self._pending.append(record)
             self._update.records.append(record)
@@ -152,21 +157,24 @@ class Recorder:
         return Command.CONTINUE
 
     def checkpoint_part(self, part: RankPart) -> None:
-        """Take one rank's part of a checkpoint in; the last one has it committed."""
+        """Take one rank's part of a checkpoint in; the last one has it committed. Other attempts' parts are litter."""
         with self._lock:
-            parts = self._parts.setdefault(part.step, [])
-            parts.append(part)
+            if not self._is_own(part):
+                return
+            parts = self._parts.setdefault(part.step, {})
+            parts[part.rank] = part
             is_complete = len(parts) == self._world
             if is_complete:
                 del self._parts[part.step]
         if is_complete:
-            self._submit(lambda: self._commit_checkpoint(parts))
+            self._submit(lambda: self._commit_checkpoint(list(parts.values())))
 
     def finish(self) -> None:
         """Commit the end of the run, after everything that was handed over before."""
 
         def finish() -> None:
             self._commit_metrics()
+            self._check_end()
             self._claimed().complete()
             self._note_head()
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete"))
@@ -209,9 +217,15 @@ class Recorder:
             update.outcome = self._outcome
         return update
 
-    def stop(self, exit_code: int, reason: str, message: str) -> None:
-        """End the run for this driver: ranks are told to stop, records kept so far are committed."""
-        self._set_outcome(Outcome(exit_code, reason, message))
+    def interrupt(self, exit_code: int, signal: str) -> None:
+        """End the run for this driver: ranks are told to stop, records kept so far are committed.
+
+        Args:
+            exit_code: The driver's.
+            signal: Name of the signal that asks for it.
+        """
+        self._say(f"{signal}: committing the records so far and stopping")
+        self._set_outcome(Outcome(exit_code, "Interrupted", "interrupted; run it again to go on"))
 
     def flush(self) -> None:
         """Wait until everything handed over so far is committed, records included."""
@@ -252,15 +266,12 @@ class Recorder:
             self._over.wait(self._run.spec.recovery.backoff_seconds)
         if self._over.is_set():
             return None
-        with self._lock:
-            self._parts.clear()
-            self._world = group.world_size
-            self._peak_memory = 0
         spec = self._run.spec
         if self._history().complete is not None:
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete already"))
             return None
-        self._attempts.check()
+        if self._writer is not writer:
+            self._attempts.check()
         operations = self._run.operations()
         writer.claim(
             world_size=group.world_size,
@@ -269,7 +280,12 @@ class Recorder:
             environment=describe_environment(group, operations, spec.cluster.image),
         )
         if self._writer is not writer:  # not yet counted: the store may have gone away further down
-            self._writer = writer
+            with self._lock:  # what ranks of the group before hand over from here on is not taken in
+                self._writer = writer
+                self._world = group.world_size
+                self._peak_memory = 0
+                self._parts.clear()
+                self._pending.clear()
             self._attempts.claimed()
             self._metrics.forget_workers()
         for stage in self._given.stages:
@@ -314,13 +330,19 @@ class Recorder:
         step = parts[0].step
         stage = self._stage_of(max(step - 1, 0))
         writer = self._claimed()
+        if not self._is_own(parts[0]):  # a newer attempt was claimed while they waited for their turn
+            return
         self._commit_metrics(step)
-        manifest = merge_parts(
-            parts,
-            tokens=stage.tokens_after(step),
-            attempt=writer.attempt,
-            config_digest=self._history().config_digest,
-        )
+        try:
+            manifest = merge_parts(
+                parts,
+                tokens=stage.tokens_after(step),
+                attempt=writer.attempt,
+                config_digest=self._history().config_digest,
+            )
+        except CheckpointIncompleteError as error:
+            self._say(error.message)
+            return
         self._storage.put(manifest_key(manifest.prefix), manifest.encode())
         published = stage.publishes(self._run.spec.checkpoints, step)
         labels = checkpoint_labels(self._given.stages, self._run, stage, step) if published else ()
@@ -377,6 +399,19 @@ class Recorder:
     def _claimed(self) -> TrainingWriter:
         assert self._writer is not None, "an attempt is claimed before anything is committed"
         return self._writer
+
+    def _is_own(self, part: RankPart) -> bool:
+        """Whether a part was written by the attempt that is at work, and not by a rank of an older one."""
+        return self._writer is not None and part.prefix == checkpoint_prefix(part.step, self._writer.attempt)
+
+    def _check_end(self) -> None:
+        """See that the run's last checkpoint is committed, which is its outcome."""
+        last, newest = self._given.stages[-1].last_step, self._history().latest_checkpoint
+        if newest is None or newest.step < last:
+            raise CheckpointIncompleteError(
+                f"all {last} steps are done, but the checkpoint after the last one is not committed;"
+                " run it again to make it"
+            )
 
     def _history(self) -> History:
         return self._ledger.history()

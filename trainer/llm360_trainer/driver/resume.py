@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from llm360.canonical import sha256_digest
 from llm360.errors import IntegrityError, ObjectNotFoundError
 from llm360.release.checkpoint import CheckpointManifest
-from llm360.release.history import CheckpointEntry
+from llm360.release.history import CheckpointEntry, History
 from llm360.release.layout import manifest_key
 from llm360.release.ledger import Ledger
 from llm360.release.writer import TrainingWriter
@@ -32,15 +32,23 @@ def plan_attempt(writer: TrainingWriter, ledger: Ledger, stages: Sequence[StageP
     while True:
         history = ledger.history()
         checkpoint = history.resume_point().checkpoint
-        skip = frozenset(step + stage.first_step for stage in stages for step in history.skipped_steps(stage.index))
-        if checkpoint is None:
-            return AttemptPlan(writer.attempt, None, skip)
-        try:
-            manifest = _read_manifest(ledger.storage, checkpoint)
-        except (IntegrityError, ObjectNotFoundError) as error:
-            refuse(writer, ledger, checkpoint, error.message, say)
-            continue
-        return AttemptPlan(writer.attempt, Resume(checkpoint.name, checkpoint.body.prefix, manifest), skip)
+        skip = skipped_steps(history, stages)
+        resume = None
+        if checkpoint is not None:
+            try:
+                manifest = _read_manifest(ledger.storage, checkpoint)
+            except (IntegrityError, ObjectNotFoundError) as error:
+                refuse(writer, ledger, checkpoint, error.message, say)
+                continue
+            resume = Resume(checkpoint.name, checkpoint.body.prefix, manifest)
+        return AttemptPlan(
+            writer.attempt, resume, skip, needs_new_attempt=_is_written_again(history, writer.attempt, checkpoint)
+        )
+
+
+def skipped_steps(history: History, stages: Sequence[StagePlan]) -> frozenset[int]:
+    """Steps of the run (counted from 0) whose rows are passed over without an update."""
+    return frozenset(step + stage.first_step for stage in stages for step in history.skipped_steps(stage.index))
 
 
 def refuse(writer: TrainingWriter, ledger: Ledger, checkpoint: CheckpointEntry, problem: str, say: Say) -> None:
@@ -57,6 +65,16 @@ def refuse(writer: TrainingWriter, ledger: Ledger, checkpoint: CheckpointEntry, 
     to = older[-1] if older else None
     writer.fallback([checkpoint], to, problem[:2000])
     say(f"{problem}; falling back to {f'step {to.step}' if to else 'the beginning'}")
+
+
+def _is_written_again(history: History, attempt: int, start: CheckpointEntry | None) -> bool:
+    """Whether training from `start` (None: the beginning) comes to a checkpoint that the attempt has committed already.
+
+    Its files would be written into the same folder. The ledger may no longer know that they are there: pruning the
+    refused checkpoint would delete them, and the same bits would count as the entry that was refused.
+    """
+    first = 0 if start is None else start.step + 1
+    return any(known.body.attempt == attempt and known.step >= first for known in history.all_checkpoints.values())
 
 
 def _read_manifest(storage: Storage, checkpoint: CheckpointEntry) -> CheckpointManifest:

@@ -24,7 +24,7 @@ def run_status(
         outcome: How the run ended for this driver, if it has.
         attempts: What is known of its worker groups.
     """
-    point, head = history.resume_point(), history.head
+    point, head, newest = history.resume_point(), history.head, history.latest_checkpoint
     return {
         "run": run,
         "phase": _phase(history, outcome, attempts),
@@ -43,6 +43,8 @@ def run_status(
             for c in history.branch
             if c.body.published
         ],
+        # Of any kind, resume checkpoints too: by it the operator sees that a run gets on between two restarts.
+        **({"lastCheckpointStep": newest.step} if newest else {}),
         "startTime": history.entries[0].time if head else None,
         "estimatedSecondsLeft": (total_steps - record.step) * record.step_seconds if record else None,
         "ledgerHead": head.name if head else None,

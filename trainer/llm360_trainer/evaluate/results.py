@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from llm360.release.entries import Score
+from llm360.release.scores import RESULTS_NAME
 
-RESULTS_NAME = "results.json"
 EXECUTION_NAME = "execution.json"
 _PACKAGES = ("lm-eval", "datasets", "numpy", "tokenizers", "torch")
 _PARTS = (
@@ -44,33 +43,6 @@ def result_files(results: Mapping[str, Any], bound_to: Mapping[str, Any]) -> dic
 def execution_file(facts: Mapping[str, Any]) -> bytes:
     """`execution.json`, with the versions of the packages that took part."""
     return _encode({**facts, "packages": {name: version(name) for name in _PACKAGES}}, indent=2)
-
-
-def scores_of(results: Mapping[str, Any], name: str) -> tuple[Score, ...]:
-    """The numbers of a task or group; of a group without numbers of its own those of its tasks, `task/metric`."""
-    own = tuple(_scores(results["results"].get(name, {}), ""))
-    if own:
-        return own
-    return tuple(
-        score for task in sorted(results["configs"]) for score in _scores(results["results"][task], f"{task}/")
-    )
-
-
-def _scores(metrics: Mapping[str, Any], prefix: str) -> Iterable[Score]:
-    for key, value in sorted(metrics.items()):
-        metric, comma, filtered = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not _is_number(value):
-            continue
-        error = metrics.get(f"{metric}_stderr,{filtered}")
-        yield Score(
-            metric=prefix + (metric if filtered == "none" else key),
-            value=float(value),
-            stderr=float(error) if error is not None and _is_number(error) else None,
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _encode(value: Any, indent: int | None = None) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,14 +19,16 @@ from llm360.release.entry import new_uid, utc_now
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.layout import eval_prefix
 from llm360.release.ledger import Ledger
+from llm360.release.scores import RESULTS_NAME, scores_of
+from llm360.release.selection import name_of, select_checkpoints
 from llm360_trainer.evaluate.batches import Batches
 from llm360_trainer.evaluate.data import TaskData
 from llm360_trainer.evaluate.harness import Seeds, run_task, set_shots
 from llm360_trainer.evaluate.mirror import DataName
 from llm360_trainer.evaluate.model import DecoderLM
-from llm360_trainer.evaluate.results import EXECUTION_NAME, RESULTS_NAME, execution_file, result_files, scores_of
+from llm360_trainer.evaluate.results import EXECUTION_NAME, execution_file, result_files
 from llm360_trainer.evaluate.tasks import HARNESS, SANDBOXED_TASKS, TaskRequest, Tasks
-from llm360_trainer.exchange.opened import OpenedCheckpoint, name_of, open_checkpoint, select_checkpoints
+from llm360_trainer.exchange.opened import OpenedCheckpoint, open_checkpoint
 from llm360_trainer.model import is_out_of_memory
 from llm360_trainer.prepare.progress import Progress, silent
 
@@ -280,7 +283,9 @@ class Evaluator:
             "batch_size": batches.size,
         }
         files = result_files(results, bound_to) | {EXECUTION_NAME: execution_file(execution)}
-        entry, was_there = self._record(opened.entry, task, files, scores_of(results, task.name))
+        entry, was_there = self._record(
+            opened.entry, task, files, scores_of(json.loads(files[RESULTS_NAME]), task.name)
+        )
         return Outcome(opened.entry, task, entry, was_there)
 
     def _record(

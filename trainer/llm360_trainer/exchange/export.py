@@ -12,7 +12,7 @@ from llm360.errors import InputError
 from llm360.release.checkpoint import CheckpointManifest, load_checkpoint_manifest
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
-from llm360.release.prune import find_checkpoint
+from llm360.release.selection import find_checkpoint
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_FOLDER, state_name
 from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors

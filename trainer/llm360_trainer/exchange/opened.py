@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from llm360.canonical import DIGEST_PREFIX, sha256_digest
+from llm360.canonical import sha256_digest
 from llm360.errors import InputError, IntegrityError, ObjectNotFoundError
 from llm360.release.checkpoint import MODEL_FOLDER, CheckpointManifest, TensorRecord, load_checkpoint_manifest
 from llm360.release.create import load_config
 from llm360.release.history import CheckpointEntry, History
-from llm360.release.prune import find_checkpoint
+from llm360.release.selection import name_of
 from llm360.spec.model import Model
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors
@@ -52,30 +52,6 @@ class OpenedCheckpoint:
     decoder: Decoder
     tokenizer: Tokenizer | None
     eos_id: int | None
-
-
-def name_of(checkpoint: CheckpointEntry) -> str:
-    """A checkpoint's name for people: its first label, or `step 96`."""
-    return checkpoint.body.labels[0] if checkpoint.body.labels else f"step {checkpoint.step}"
-
-
-def select_checkpoints(history: History, selector: str) -> list[CheckpointEntry]:
-    """The checkpoints that a command line means, by step.
-
-    Args:
-        history: Of the release.
-        selector: Words with commas between them: a step (`96`), a label (`ckpt_003`), the name of an entry
-            (`sha256:…`, also of a checkpoint that a rewind gave up), `latest`, or `all` published ones. `latest` and
-            `all` pass over checkpoints whose model was pruned.
-
-    Raises:
-        InputError: one of them is not there; names those that are.
-    """
-    chosen: dict[str, CheckpointEntry] = {}
-    for word in selector.split(","):
-        for checkpoint in _meant(history, word.strip()):
-            chosen[checkpoint.name] = checkpoint
-    return sorted(chosen.values(), key=lambda checkpoint: (checkpoint.step, checkpoint.seq))
 
 
 def open_checkpoint(
@@ -174,20 +150,6 @@ def end_of_document(root: Storage, manifest: CheckpointManifest) -> int | None:
     """The token that ends a document, by the checkpoint's `config.json`; None where it names none."""
     eos_id = json.loads(small_file(root, manifest, "config.json") or b"{}").get("eos_token_id")
     return eos_id if isinstance(eos_id, int) else None
-
-
-def _meant(history: History, word: str) -> list[CheckpointEntry]:
-    if word.startswith(DIGEST_PREFIX):
-        if word not in history.all_checkpoints:
-            raise InputError(f"no checkpoint's entry is named '{word}'; `llm360 ls -o json` shows the names of all")
-        return [history.all_checkpoints[word]]
-    if word not in ("all", "latest"):
-        return [find_checkpoint(history, word)]
-    kept = [known for known in history.branch if MODEL_FOLDER not in history.pruned_parts(known.name)]
-    found = [known for known in kept if known.body.published] if word == "all" else kept[-1:]
-    if not found:
-        raise InputError("the release has no checkpoint yet that could be opened; `llm360 status` tells how far it is")
-    return found
 
 
 def _decoder(

@@ -25,17 +25,21 @@ class WorkerInput:
 
     Attributes:
         run_json: The resolved run, canonical JSON.
+        store: Address of the release, from which checkpoints are loaded.
         stages: All stages, their data committed.
         options: How storage is reached.
         recorder: Handle of the recorder's actor.
         num_threads: Threads of a rank on a CPU; None leaves torch's choice.
+        keeps_checkpoints: Whether checkpoints are written to the release; otherwise only their digests are made.
     """
 
     run_json: bytes
+    store: str
     stages: tuple[StagePlan, ...]
     options: StorageOptions
     recorder: Any
     num_threads: int | None
+    keeps_checkpoints: bool = True
 
 
 class RemoteRecorder:

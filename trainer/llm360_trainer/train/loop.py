@@ -84,7 +84,7 @@ class Loop:
         self._watch = Watch(self.rank, self.device, self.recorder.report)
 
     def run_attempt(self, plan: AttemptPlan) -> None:
-        """Train from the plan's first step to the run's last.
+        """Train from the plan's first step to its last.
 
         Raises:
             LeaveLoop: the ranks agreed to stop, or to rewind.
@@ -95,10 +95,10 @@ class Loop:
         self._watch.begin()
         for stage in self.stages:
             skip = {step - stage.first_step for step in plan.skip}
-            first = max(0, plan.first_step - stage.first_step)
-            self._enter(stage, first)
-            with self._stream(stage, first, skip) as stream:
-                for stage_step in range(first, stage.num_steps):
+            steps = plan.stage_steps(stage)
+            self._enter(stage, steps.start)
+            with self._stream(stage, steps, skip) as stream:
+                for stage_step in steps:
                     if stage_step in skip:
                         self._pass_over(stage, stage_step, plan)
                     else:
@@ -117,7 +117,7 @@ class Loop:
         if first == 0 and stage.resets_moments and stage.index > 0:
             reset_moments(self.optimizer)
 
-    def _stream(self, stage: StagePlan, first: int, skip: set[int]) -> StepStream:
+    def _stream(self, stage: StagePlan, steps: range, skip: set[int]) -> StepStream:
         return stream_steps(
             stage.data_uri,
             self.options,
@@ -125,8 +125,8 @@ class Loop:
             stage.order,
             rank=self.rank,
             world=self.world,
-            first_step=min(first, stage.num_steps),
-            last_step=stage.num_steps,
+            first_step=min(steps.start, steps.stop),
+            last_step=steps.stop,
             skip=skip,
         )
 
@@ -176,8 +176,10 @@ class Loop:
     def _checkpoint_if_due(self, stage: StagePlan, step: int, plan: AttemptPlan) -> None:
         """Hand over what has been written, and start a checkpoint after `step` finished steps where one is due."""
         resume_every = self.run.spec.checkpoints.resume_every
-        is_due = stage.publishes(self.run.spec.checkpoints, step) or (
-            resume_every is not None and step > 0 and step % resume_every == 0
+        is_due = (
+            stage.publishes(self.run.spec.checkpoints, step)
+            or (resume_every is not None and step > 0 and step % resume_every == 0)
+            or step == plan.last_step
         )
         if is_due:
             self._stall_seconds += self.writer.start(

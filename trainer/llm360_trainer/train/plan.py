@@ -117,16 +117,26 @@ class AttemptPlan:
         attempt: Its number, claimed in the ledger.
         resume: Where it starts; None: at step 0 with the first values.
         skip: Steps of the run (counted from 0) whose rows are passed over without an update.
+        last_step: Finished steps at its end, which is where its last checkpoint is due; None: the run's.
+        needs_new_attempt: It leads once more to a step whose checkpoint this very attempt has committed. One attempt
+            writes a checkpoint's folder once: the group has to start again, under a number of its own.
     """
 
     attempt: int
     resume: Resume | None
     skip: frozenset[int]
+    last_step: int | None = None
+    needs_new_attempt: bool = False
 
     @property
     def first_step(self) -> int:
         """Finished steps at the start."""
         return self.resume.manifest.step if self.resume else 0
+
+    def stage_steps(self, stage: StagePlan) -> range:
+        """The steps of a stage, counted inside it, that the attempt makes."""
+        last = stage.last_step if self.last_step is None else min(self.last_step, stage.last_step)
+        return range(max(0, self.first_step - stage.first_step), max(0, last - stage.first_step))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from llm360.errors import InputError, IntegrityError
+from llm360.errors import InputError, IntegrityError, LLM360Error
 from llm360.spec import ResolvedRun, resolved_from_json
-from llm360.storage import open_storage
+from llm360.storage import NowhereStorage, open_storage
 from llm360_trainer.checkpoint.loader import load_state
 from llm360_trainer.checkpoint.weights import imported_values
 from llm360_trainer.checkpoint.writer import CheckpointWriter
@@ -55,7 +55,7 @@ class Worker:
             set_deterministic(given.num_threads)
         elif given.num_threads is not None:
             torch.set_num_threads(given.num_threads)
-        self.storage = open_storage(self.run_spec.store, given.options)
+        self.storage = open_storage(given.store, given.options)
 
     def run(self) -> None:
         """Claim an attempt, build, load, train; again after a rewind; commit the end."""
@@ -88,9 +88,14 @@ class Worker:
         return None
 
     def _agree(self, ask: Callable[[], AttemptPlan | None]) -> AttemptPlan | None:
-        """Rank 0 asks the recorder; every rank gets its answer."""
+        """Rank 0 asks the recorder; every rank gets its answer.
+
+        Raises:
+            LLM360Error: on all ranks; the plan is one for another attempt.
+        """
         answer: list[AttemptPlan | None] = [ask() if self.rank == 0 else None]
         dist.broadcast_object_list(answer, src=0, device=self.device)
+        refuse_own_steps(answer[0])
         return answer[0]
 
     def _describe_group(self) -> GroupInfo:
@@ -172,7 +177,7 @@ class Worker:
             },
             model_files=files,
             writer=CheckpointWriter(
-                self.storage,
+                self.storage if self.given.keeps_checkpoints else NowhereStorage(self.given.options),
                 rename=to_hf_name,
                 model_dtype=DTYPES[spec.checkpoints.dtype],
                 model_files=files[0],
@@ -181,6 +186,20 @@ class Worker:
             recorder=self.recorder,
             options=self.given.options,
             device=self.device,
+        )
+
+
+def refuse_own_steps(plan: AttemptPlan | None) -> None:
+    """Have Ray Train start the group again where a plan leads to a checkpoint that this attempt has written already.
+
+    Raises:
+        LLM360Error: it does; the attempt after this one begins where the plan does.
+    """
+    if plan is not None and plan.needs_new_attempt:
+        raise LLM360Error(
+            f"attempt {plan.attempt} falls back to step {plan.first_step}, before a checkpoint that it has committed"
+            " itself; a new attempt goes on from there",
+            reason="CheckpointRefused",
         )
 
 

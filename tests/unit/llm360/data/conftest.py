@@ -36,8 +36,12 @@ class SmallData:
         """Replace a shard's contents and make the manifest name the new bytes."""
         old = self.manifest.chunks[chunk].shards[shard]
         new = write(self.storage, old.key, table)
+        self.name(chunk, shard, bytes=new.bytes, sha256=new.sha256)
+
+    def name(self, chunk, shard, **changes):
+        """Make the manifest name other bytes of a shard."""
         shards = list(self.manifest.chunks[chunk].shards)
-        shards[shard] = new.model_copy(update={"rows": old.rows})
+        shards[shard] = shards[shard].model_copy(update=changes)
         chunks = list(self.manifest.chunks)
         chunks[chunk] = chunks[chunk].model_copy(update={"shards": tuple(shards)})
         self.store(chunks=tuple(chunks))

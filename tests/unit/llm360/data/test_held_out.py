@@ -75,7 +75,7 @@ def test_data_without_a_copy_has_the_manifest_that_it_always_had(small_data):
     ("documents", "how", "problem"),
     [
         ([(0, TAKEN[0])], {"sha256": f"sha256:{'0' * 64}"}, "has sha256:.*, the manifest says sha256:000"),
-        ([(0, TAKEN[0])], {"documents": 2}, "has 1 documents, the manifest says 2"),
+        ([(0, TAKEN[0])], {"documents": 2}, "it has 1 rows, expected 2"),
         ([(2, TAKEN[0])], {}, "names source 2; the manifest has 2 sources"),
         ([(TAKEN[0],)], {"schema": pa.schema([SCHEMA.field("text")])}, "has other columns"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm360.canonical import sha256_digest
 from llm360.data.rows import Span, StorageFile, fixed_binary, from_fixed_binary, read_rows
 from llm360.errors import InputError, IntegrityError, ObjectNotFoundError
 
@@ -42,9 +43,30 @@ def test_missing_shard_is_named(small_data):
 
 
 def test_shard_that_is_no_parquet_is_named(small_data):
-    small_data.storage.put("a.parquet", b"PAR1 but not really")
+    data = b"PAR1 but not really"
+    small_data.storage.put("a.parquet", data)
+    small_data.name(0, 0, bytes=len(data), sha256=sha256_digest(data))
     with pytest.raises(IntegrityError, match=r"a\.parquet is not a readable Parquet file"):
         read_rows(small_data.storage, small_data.manifest, 0, 0, 1)
+
+
+def test_shard_of_other_bytes_is_refused_also_after_it_was_read(small_data):
+    storage, manifest = small_data.storage, small_data.manifest
+    read_rows(storage, manifest, 0, 0, 1)
+    table = small_data.table(0, 0)
+    ids = fixed_binary(small_data.ids[:4][::-1].copy())
+    small_data.rewrite(0, 0, table.set_column(0, table.schema.field("ids"), ids))
+    with pytest.raises(IntegrityError, match=r"a\.parquet has sha256:.*, the manifest says sha256:"):
+        read_rows(storage, manifest, 0, 0, 1)
+    read_rows(storage, small_data.manifest, 0, 0, 1)
+
+
+def test_shard_is_hashed_once(small_data, monkeypatch):
+    read, iter_bytes = [], small_data.storage.iter_bytes
+    monkeypatch.setattr(small_data.storage, "iter_bytes", lambda key: read.append(key) or iter_bytes(key))
+    for row in range(6):
+        read_rows(small_data.storage, small_data.manifest, 1, row, row + 1)
+    assert read == ["b.parquet", "c.parquet"]
 
 
 def test_shard_of_other_rows_is_refused(small_data):

@@ -100,7 +100,15 @@ def test_other_columns_and_other_row_counts_are_named(small_data):
     small_data.rewrite(1, 0, small_data.table(1, 0).slice(1))
     problems = verify_data(small_data.storage).problems
     assert "a.parquet: has columns ids" in problems[0]
-    assert problems[1] == "b.parquet: has 2 rows, the manifest says 3"
+    assert problems[1] == "b.parquet: cannot be used as Parquet: it has 2 rows, expected 3"
+
+
+def test_shard_that_unfolds_to_more_than_its_size_allows_is_not_read(small_data, monkeypatch):
+    monkeypatch.setattr("llm360.data.parquet.LEAST_LIMIT", 100)
+    monkeypatch.setattr("llm360.data.parquet.LARGEST_RATIO", 0)
+    problems = verify_data(small_data.storage).problems
+    assert len(problems) == 3
+    assert all("more than the 100 allowed" in problem for problem in problems)
 
 
 ROW = 6

@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from llm360.data.rows import fixed_binary, shard_schema
 from llm360.errors import ObjectExistsError, ObjectNotFoundError
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord, tensors_digest
 from llm360.release.create import create_release
-from llm360.release.entries import Analysis, Eval, Stage, StageDigests
+from llm360.release.entries import Analysis, Eval, Score, Stage, StageDigests
 from llm360.release.layout import analysis_prefix, checkpoint_prefix, eval_prefix, manifest_key
 from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.verify import verify
@@ -121,6 +121,7 @@ class ReleaseBuilder:
         self.ledger = create_release(self.storage, CONFIG)
         self.stages: list[Stage] = []
         self.writer = TrainingWriter(self.ledger)
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
 
     def start(self) -> None:
         """A new attempt."""
@@ -150,12 +151,13 @@ class ReleaseBuilder:
             step, tokens = stage.last_step, stage.tokens_after(stage.last_step)
 
     def metrics(self, first: int, last: int) -> None:
+        self.now += timedelta(seconds=1)  # made again, records are others
         records = [
             StepRecord(
                 step=step,
                 attempt=self.writer.attempt,
                 stage=0 if step <= STAGES[0][3] else 1,
-                time=datetime(2026, 1, 1, tzinfo=UTC),
+                time=self.now,
                 tokens=self.tokens(step),
                 loss=1.0 / step,
                 learning_rate=0.1,
@@ -262,9 +264,13 @@ def build_release(storage: Storage) -> None:
     last = run.ledger.history().latest_checkpoint
     assert last is not None
     prefix = eval_prefix(last.step, last.name, "mmlu", "abc")
-    run.storage.put(f"{prefix}/results.json", b"{}")
-    digests = {"results.json": sha256_digest(b"{}")}
-    run.ledger.append(lambda _: Eval(step=last.step, checkpoint=last.name, task="mmlu", prefix=prefix, digests=digests))
+    results = b'{"configs": {"mmlu": {}}, "results": {"mmlu": {"acc,none": 0.25, "acc_stderr,none": 0.125}}}'
+    run.storage.put(f"{prefix}/results.json", results)
+    digests = {"results.json": sha256_digest(results)}
+    scores = (Score(metric="acc", value=0.25, stderr=0.125),)
+    run.ledger.append(
+        lambda _: Eval(step=last.step, checkpoint=last.name, task="mmlu", scores=scores, prefix=prefix, digests=digests)
+    )
     prefix = analysis_prefix("memorization", "abc")
     run.storage.put(f"{prefix}/table.json", b"[]")
     run.ledger.append(

@@ -66,6 +66,13 @@ def test_round_trip():
         ({"files": (manifest().files[0],) * 2}, "each once"),
         ({"files": (manifest().files[0],)}, "'state/b.safetensors', which is not a listed file below state/"),
         ({"model": (STATE,)}, "not a listed file below model/"),
+        (
+            {
+                "files": (*manifest().files, FileRecord(key="state/b.txt", bytes=1, sha256=ZERO)),
+                "state": (STATE.model_copy(update={"file": "state/b.txt"}),),
+            },
+            "which is not a .safetensors file",
+        ),
         ({"model_digest": ZERO}, "model_digest is sha256:0000"),
         ({"state_digest": ZERO}, "state_digest is sha256:0000"),
     ],
@@ -107,3 +114,13 @@ def test_manifest_lies_in_the_folder_it_describes(memory):
     memory.put("checkpoints/step_000000003/a001/manifest.json", data)
     with pytest.raises(IntegrityError, match="describes checkpoints/step_000000002/a001"):
         load_checkpoint_manifest(memory, "checkpoints/step_000000003/a001", sha256_digest(data))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"world_size": 2**60}, {"step": float("nan")}, {"model": [TENSOR.model_dump(mode="json") | {"name": "\ud800"}]}],
+)
+def test_values_without_a_canonical_form(change):
+    data = json.dumps(json.loads(manifest().encode()) | change).encode()
+    with pytest.raises(IntegrityError, match="here is not a checkpoint manifest"):
+        CheckpointManifest.decode(data, "here")

@@ -8,12 +8,13 @@ import threading
 import pytest
 
 from llm360.canonical import canonical_json, sha256_digest
-from llm360.errors import InputError, IntegrityError, ObjectExistsError, StorageUnavailableError
+from llm360.errors import InputError, IntegrityError, ObjectExistsError, StorageUnavailableError, StoreUnusableError
 from llm360.release.create import create_release
-from llm360.release.entries import Analysis
+from llm360.release.entries import Analysis, Attempt
 from llm360.release.entry import Entry
 from llm360.release.layout import ledger_key
 from llm360.release.ledger import Ledger, find_head
+from llm360.storage.http import ForbiddenError
 
 
 def analysis(name="a"):
@@ -47,6 +48,86 @@ def test_head_is_found_by_few_questions_and_without_list(memory, count):
     memory.questions = 0
     assert find_head(memory) == count - 1
     assert memory.questions <= 2 * count.bit_length() + 2
+
+
+def test_head_behind_a_host_that_forbids_what_is_not_there(memory, ledger, monkeypatch):
+    """As S3 does where the public may read objects and not list them."""
+    for _ in range(4):
+        ledger.append(lambda _: analysis())
+
+    def exists(key):
+        if key not in memory.objects:
+            raise ForbiddenError(f"{key} may not be read")
+        return True
+
+    monkeypatch.setattr(memory, "exists", exists)
+    assert find_head(memory) == 4
+    assert len(Ledger(memory).entries()) == 5
+    del memory.objects[ledger_key(0)]
+    with pytest.raises(StoreUnusableError, match=r"00000000\.json may not be read"):
+        find_head(memory)
+
+
+def test_host_that_has_a_page_for_every_address(memory, monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "exists", lambda key: asked.append(key) or True)
+    with pytest.raises(StoreUnusableError, match="answers 404 where there is nothing"):
+        find_head(memory)
+    assert len(asked) < 30
+    assert max(map(len, asked)) == len(ledger_key(0))
+
+
+@pytest.mark.parametrize("lost", [1, 3, 4, 7])
+def test_lost_entry_is_not_replaced_by_the_next(memory, ledger, lost):
+    """Also where the search for the head happens to ask for the very entry that is lost."""
+    for _ in range(8):
+        ledger.append(lambda _: analysis())
+    data = memory.objects.pop(ledger_key(lost))
+    with pytest.raises(IntegrityError, match=rf"ledger/{lost:08d}\.json is missing although"):
+        Ledger(memory).append(lambda _: analysis())
+    assert ledger_key(lost) not in memory.objects
+    memory.objects[ledger_key(lost)] = data
+    assert Ledger(memory).append(lambda _: analysis()).seq == 9
+
+
+def test_store_is_listed_once_before_the_first_append(memory, ledger, monkeypatch):
+    listed, list_all = [], memory.list
+    monkeypatch.setattr(memory, "list", lambda prefix: listed.append(prefix) or list_all(prefix))
+    other = Ledger(memory)
+    other.entries()
+    assert not listed
+    for _ in range(3):
+        other.append(lambda _: analysis())
+    assert listed == ["ledger/"]
+
+
+def test_entries_of_other_writers_while_the_store_is_listed_leave_no_hole(memory, ledger, monkeypatch):
+    writer, list_all = Ledger(memory), memory.list
+
+    def busy(prefix):
+        for _ in range(2):
+            ledger.append(lambda _: analysis())
+        return list_all(prefix)
+
+    monkeypatch.setattr(memory, "list", busy)
+    assert writer.append(lambda _: analysis()).seq == len(memory.objects) - 2
+
+
+def test_store_that_does_not_list_is_appended_to(memory, ledger, monkeypatch):
+    def refuse(prefix):
+        raise StoreUnusableError("may not be listed")
+
+    monkeypatch.setattr(memory, "list", refuse)
+    assert Ledger(memory).append(lambda _: analysis()).seq == 1
+
+
+@pytest.mark.parametrize("value", [2**60, float("nan"), "\ud800", {"\ud800": 1}, 10**400], ids=str)
+def test_entry_that_has_no_canonical_form_is_named(memory, ledger, value):
+    claim = Attempt(attempt=1, step=0, tokens=0, world_size=1, device="cpu", operations={"x": 1})
+    stored = json.loads(ledger.append(lambda _: claim).data)
+    memory.objects[ledger_key(1)] = json.dumps(stored | {"operations": {"x": value}}).encode()
+    with pytest.raises(IntegrityError, match=r"ledger/00000001\.json is not"):
+        Ledger(memory).entries()
 
 
 def test_only_new_entries_are_read(memory, ledger):

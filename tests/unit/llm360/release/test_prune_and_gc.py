@@ -12,7 +12,8 @@ from llm360.cli.main import run as command
 from llm360.errors import InputError
 from llm360.release.create import open_release
 from llm360.release.gc import delete_litter, find_litter
-from llm360.release.prune import apply_retention, find_checkpoint, plan_retention, prune_by_hand
+from llm360.release.prune import apply_retention, plan_retention, prune_by_hand
+from llm360.release.selection import find_checkpoint
 from llm360.release.verify import verify
 
 LITTER = "checkpoints/step_000000004/a001/model/config.json"
@@ -65,6 +66,28 @@ def test_retention_records_first_then_removes_and_verify_understands(run):
     assert report.ok, report.first_fault
     assert "checkpoints with pruned parts: 5" in report.checks[8].note
     assert apply_retention(run.writer, keep_resume=1, keep_state=1) == []
+
+
+def test_files_that_a_checkpoint_made_again_has_stay(builder):
+    """After a fallback, an attempt may make a checkpoint again in the folder of the damaged one."""
+    builder.start()
+    builder.pin_stages()
+    builder.checkpoint(0, "init")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, published=False)
+    initial, damaged = builder.ledger.history().branch
+    builder.writer.fallback([damaged], initial, "step 2 does not verify")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, "ckpt_000")
+    assert [removal.checkpoint.name for removal in apply_retention(builder.writer)] == [damaged.name]
+    report = verify(builder.storage)
+    assert report.ok, report.first_fault
+    again = find_checkpoint(builder.ledger.history(), "ckpt_000")
+    builder.metrics(3, 4)
+    builder.checkpoint(4, "ckpt_001")
+    prune_by_hand(builder.ledger, again, ["state"], "why")
+    assert not files(builder.storage, f"{again.body.prefix}/state/")
+    assert verify(builder.storage).ok
 
 
 def test_a_crash_between_entry_and_removal_leaves_litter_only(run):

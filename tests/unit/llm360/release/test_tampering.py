@@ -13,11 +13,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load, save
 
 from llm360.canonical import canonical_json, sha256_digest
 from llm360.release.checkpoint import CheckpointManifest, tensors_digest
+from llm360.release.layout import metrics_key
+from llm360.release.metrics import SCHEMA
 
 MODEL_FILE = "model/model-00001-of-00001.safetensors"
 STATE_FILE = "state/layer_00000.safetensors"
@@ -280,6 +284,28 @@ def move(kind, number, to):
     return forge
 
 
+def again(kind, number, to):
+    """A forgery that repeats an entry at another place."""
+
+    def forge(entries):
+        entry = [entry for entry in entries if entry["kind"] == kind][number]
+        entries.insert(to, entry | {"uid": "0" * 32, "was": None})
+
+    return forge
+
+
+def skip(stage, step):
+    """A forgery that leaves a step of a stage out after the checkpoint of step 2."""
+
+    def forge(entries):
+        place = next(number for number, entry in enumerate(entries) if entry.get("labels") == ["ckpt_000"]) + 1
+        fields = {"kind": "skip", "attempt": 1, "step": 2, "tokens": 64, "reason": "the loss is NaN"}
+        frame = {"uid": "0" * 32, "time": entries[0]["time"], "was": None}
+        entries.insert(place, frame | fields | {"stage": stage, "steps": [step]})
+
+    return forge
+
+
 def lose_last_steps(entries):
     at("complete", checkpoint=[entry for entry in entries if entry["kind"] == "checkpoint"][3]["was"])(entries)
     at("complete", step=4, tokens=128)(entries)
@@ -313,7 +339,10 @@ FORGED = {
     "checkpoint left out": forged(drop("checkpoint", 1), 4, "on this branch"),
     "stages swapped": forged(move("stage", 1, 2), 2, "says name", key="config/"),
     "stage longer than its data": forged(at("stage", 1, num_steps=3), 2, "at most 2 steps", key="config/"),
-    "first stage longer than its data": forged(at("stage", 0, num_steps=9), 4, "its rows fill 4"),
+    "first stage longer than its data": forged(at("stage", 0, num_steps=9), 2, "whose rows fill 4", key="config/"),
+    "first stage shorter than its data": forged(
+        at("stage", 0, num_steps=3), 2, "whose rows fill 4; the ledger pins 3", key="config/"
+    ),
     "stage of another index": forged(at("stage", 1, stage=2), 4, "index"),
     "stage with an impossible batch": forged(at("stage", 1, chunk_rows=[0]), 4, "no order"),
     "evaluation of no checkpoint": forged(at("eval", checkpoint="sha256:" + "0" * 64), 4, "no entry before it"),
@@ -333,6 +362,20 @@ FORGED = {
     "batch altered": forged(at("stage", 0, batch_rows=5), 2, "batchSize 4", key="config/"),
     "metrics left out": forged(drop("metrics", 0), 6, "not every step"),
     "metrics of fewer steps": forged(at("metrics", 2, first_step=5), 6, "the segment's key"),
+    "records of a checkpoint made again": forged(again("metrics", 0, 5), 6, "the records before it end with step 2"),
+    "end of a stage not published": forged(
+        at("checkpoint", 4, published=False), 4, "published checkpoint after step 6"
+    ),
+    "skip of rows that a checkpoint holds": forged(skip(0, 1), 4, "which the checkpoint of step 2 holds already"),
+    "skip of rows that a stage does not have": forged(skip(0, 4), 4, "which has 4 steps"),
+    "skip in no stage": forged(skip(2, 0), 4, "which is not pinned"),
+    "scores of an evaluation altered": forged(
+        at("eval", scores=[{"metric": "acc", "value": 0.75, "stderr": 0.125}]),
+        10,
+        "gives the score acc 0.25 ± 0.125; the ledger says acc 0.75",
+        key="evals/",
+    ),
+    "scores of an evaluation left out": forged(at("eval", scores=[]), 10, "the ledger says none", key="evals/"),
     "metrics not named": forged(at("checkpoint", 1, metrics=[]), 6, "names the metrics entries []"),
     "size altered": forged(at("checkpoint", 1, bytes=7), 7, "says bytes", key=f"{CHECKPOINT}/manifest.json"),
     "model digest altered": forged(
@@ -427,7 +470,7 @@ MANIFEST = {
     "tensor's type": Case(lambda release: alter_record(release, "dtype", "I32"), 8, LAST, "names I32"),
     "tensor's name": Case(lambda release: alter_record(release, "name", "other"), 8, LAST, "holds the tensor 'w0'"),
     "tensor in another file": Case(
-        lambda release: alter_record(release, "file", "model/config.json"), 8, LAST, "holds the tensor 'w0'"
+        lambda release: alter_record(release, "file", "model/config.json"), 7, LAST, "not a .safetensors file"
     ),
     "tensor in no file": Case(
         lambda release: alter_record(release, "file", "model/other.safetensors"), 7, LAST, "not a listed file"
@@ -485,11 +528,76 @@ CONFIG = {
     "stages to come": reconfigured("describes 3 stages", lambda c: c["data"]["stages"].append({"name": "x"})),
     "name": reconfigured("name three", lambda c: c["data"]["stages"][1].update(name="three")),
     "remainder": reconfigured("remainder drop", lambda c: c["data"]["stages"][1].pop("remainder")),
+    "no stages": reconfigured("describes no stages", lambda c: c["data"].pop("stages")),
+    "no data": reconfigured("describes no stages", lambda c: c.pop("data")),
+    "data of another type": reconfigured("says data [1, 2]; expected an object", lambda c: c.update(data=[1, 2])),
+    "stages of another type": reconfigured("says stages 2; expected a list", lambda c: c["data"].update(stages=2)),
+    "a stage of another type": reconfigured("says a stage 'x'", lambda c: c["data"]["stages"].__setitem__(0, "x")),
+    "batch of another type": reconfigured(
+        "says batchSize '4'; expected a whole number", lambda c: c["training"].update(batchSize="4")
+    ),
+    "steps of another type": reconfigured(
+        "says steps True; expected a whole number", lambda c: c["data"]["stages"][1].update(steps=True)
+    ),
+    "length of another type": reconfigured(
+        "says sequenceLength [8]", lambda c: c["training"].update(sequenceLength=[8])
+    ),
     "steps": reconfigured("at most 1 steps", lambda c: c["data"]["stages"][1].update(steps=1)),
 }
 
+
+def scheduled(words, **schedule):
+    """A case whose configuration asks for other checkpoints than those of the run."""
+    return Case(
+        lambda release: release.rewrite_config(lambda c: c.update(checkpoints={"schedule": schedule})),
+        4,
+        "ledger/",
+        words,
+    )
+
+
+SCHEDULE = {
+    "a step": scheduled("after step 5", steps=[5]),
+    "an interval whose checkpoint was there to resume from alone": scheduled("after step 3", everySteps=3),
+    "no list of steps": scheduled("says steps 5; expected a list", steps=5),
+    "no number of steps": scheduled("schedule of checkpoints that is none: everySteps", everySteps="2"),
+}
+
+
+def rewrite_segment(release, column, value):
+    """Write another value into the second record of the first segment, with its digest and the chain made right."""
+    path = release.path(release.keys("metrics/a001/1-2-*.parquet")[0])
+    records = pq.read_table(path)
+    values = records[column].to_pylist()
+    values[1] = value
+    place = records.schema.get_field_index(column)
+    pq.write_table(
+        records.set_column(place, records.schema.field(column), pa.array(values, SCHEMA.field(column).type)), path
+    )
+    data = path.read_bytes()
+    key = metrics_key(1, 1, 2, sha256_digest(data))
+    path.rename(release.path(key))
+
+    def forge(entries):
+        entry = next(entry for entry in entries if entry["kind"] == "metrics")
+        digests = entry["digests"] | {"segment": sha256_digest(data)}
+        entry |= {"key": key, "bytes": len(data), "digests": digests}
+
+    release.forge(forge)
+
+
+SEGMENT = {
+    "tokens of a record": Case(
+        lambda release: rewrite_segment(release, "tokens", 65), 6, "metrics/a001/1-2", "the stages give [0, 64]"
+    ),
+    "stage of a record": Case(
+        lambda release: rewrite_segment(release, "stage", 1), 6, "metrics/a001/1-2", "the stages give [0, 64]"
+    ),
+}
+
 CASES = {f"{group}: {name}": case for group, cases in
-         {"bytes": BYTES, "chain": CHAIN, "config": CONFIG, "forged": FORGED, "manifest": MANIFEST}.items()
+         {"bytes": BYTES, "chain": CHAIN, "config": CONFIG, "forged": FORGED, "manifest": MANIFEST,
+                                "schedule": SCHEDULE, "segment": SEGMENT}.items()
          for name, case in cases.items()}  # fmt: skip
 
 
@@ -502,6 +610,28 @@ def test_tampering_is_found(release, case):
     assert (check.number, fault.problem) == (case.check, fault.problem), report.first_fault
     assert fault.key.startswith(case.key)
     assert case.words in fault.problem
+
+
+def test_data_of_another_tokenizer_than_the_configuration_names(release):
+    release.rewrite_config(lambda config: config.update(tokenizer={"digest": "sha256:" + "0" * 64}))
+    faults = release.verify().checks[9].faults
+    assert [fault.key for fault in faults] == ["data/one/manifest.json", "data/two/manifest.json"]
+    assert "the configuration names sha256:000" in faults[0].problem
+
+
+def test_configuration_that_is_no_object(release):
+    old = release.path(release.keys("config/*.json")[0])
+    data = canonical_json([1, 2])
+    new = sha256_digest(data)
+    old.rename(release.path(f"config/{new.removeprefix('sha256:')}.json")).write_bytes(data)
+
+    def forge(entries):
+        text = json.dumps(entries).replace(f"sha256:{old.stem}", new)
+        entries[:] = json.loads(text)
+
+    release.forge(forge)
+    check, fault = release.verify().first_fault
+    assert (check.number, fault.problem) == (2, "is [1, 2]; expected an object")
 
 
 def test_forging_nothing_changes_nothing(release):

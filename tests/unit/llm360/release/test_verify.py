@@ -11,10 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from llm360.canonical import sha256_digest
 from llm360.cli.main import run as command
-from llm360.errors import InputError, StorageUnavailableError
+from llm360.errors import InputError, StorageUnavailableError, StoreUnusableError
 from llm360.release.create import open_release
-from llm360.release.prune import find_checkpoint, prune_by_hand
+from llm360.release.entries import Analysis
+from llm360.release.prune import prune_by_hand
+from llm360.release.selection import find_checkpoint
 from llm360.release.verify import verify
 from llm360.storage import open_storage
 from llm360.storage.file import FileStorage
@@ -122,6 +125,54 @@ def test_rewind_to_the_untrained_model(builder):
     assert report.ok, report.first_fault
 
 
+def test_hole_in_the_records_of_a_run_in_progress(builder):
+    builder.start()
+    builder.pin_stages()
+    builder.metrics(1, 2)
+    builder.metrics(4, 4)
+    check, fault = verify(builder.storage).first_fault
+    assert check.number == 6
+    assert fault.problem == "the segment begins with step 4; the records before it end with step 2"
+
+
+def test_checkpoint_made_again_in_its_own_folder_stands_only_for_a_damaged_one(builder):
+    """Only a fallback entry says that the bytes of the first are not to be looked for."""
+    builder.start()
+    builder.pin_stages()
+    builder.checkpoint(0, "init")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, published=False)
+    initial, damaged = builder.ledger.history().branch
+    builder.writer.fallback([damaged], initial, "step 2 does not verify")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, "ckpt_000")
+    report = verify(builder.storage)
+    assert report.ok, report.first_fault
+    builder.writer.rewind(2, initial, "why")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, "again")
+    check, fault = verify(builder.storage).first_fault
+    assert check.number == 4
+    assert "is that of the checkpoint of entry" in fault.problem
+
+
+def test_files_of_a_checkpoint_in_the_folder_of_a_pruned_one_are_missed(builder):
+    builder.start()
+    builder.pin_stages()
+    builder.checkpoint(0, "init")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, published=False)
+    initial, damaged = builder.ledger.history().branch
+    builder.writer.fallback([damaged], initial, "step 2 does not verify")
+    builder.writer.prune(damaged, ["model", "state"], "why")
+    builder.metrics(1, 2)
+    builder.checkpoint(2, "ckpt_000")
+    assert verify(builder.storage).ok
+    shutil.rmtree(builder.storage.root / "checkpoints/step_000000002/a001/state")
+    check, fault = verify(builder.storage).first_fault
+    assert (check.number, fault.problem) == (8, "is missing")
+
+
 def test_release_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"no release at .*ledger/00000000\.json does not exist"):
         verify(open_storage(str(tmp_path)))
@@ -150,6 +201,32 @@ def test_run_that_prunes_while_it_is_verified(release):
     report = verify(Busy(release.folder), workers=1)
     assert report.ok, report.first_fault
     assert not release.path("checkpoints/step_000000004/a002/state").exists()
+
+
+@pytest.mark.parametrize("can_list", [True, False])
+def test_run_that_appends_while_its_head_is_looked_for(release, can_list):
+    class Busy(FileStorage):
+        appended = False
+
+        def append(self):
+            if not self.appended:
+                self.appended = True
+                ledger = open_release(release.storage)
+                for name in ("first", "second"):
+                    release.storage.put(f"analysis/{name}/x", b"")
+                    digests = {"x": sha256_digest(b"")}
+                    ledger.append(lambda _, n=name, d=digests: Analysis(name=n, prefix=f"analysis/{n}", digests=d))
+
+        def list(self, prefix=""):
+            if prefix == "ledger/":
+                self.append()
+                if not can_list:
+                    raise StoreUnusableError("a web server")
+            return super().list(prefix)
+
+    report = verify(Busy(release.folder))
+    assert report.ok, report.first_fault
+    assert report.entries == len(release.entries()) - 2
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, StorageUnavailableError
 from llm360.storage import StorageOptions, StoreUnusableError, UnfinishedWrite, open_storage
+from llm360.storage.http import ForbiddenError
 
 OPTIONS = StorageOptions(connect_timeout=1.0, read_timeout=5.0, max_attempts=3, part_bytes=1_000)
 DATA = os.urandom(10_500)
@@ -103,6 +104,7 @@ def test_refused(store, web, status):
     with pytest.raises(StoreUnusableError, match=rf"may not be read \({status}") as error:
         store.get("a/data")
     assert error.value.reason == "NotReadable"
+    assert isinstance(error.value, ForbiddenError) == (status == "403")
 
 
 def test_other_status_is_told(store, web):

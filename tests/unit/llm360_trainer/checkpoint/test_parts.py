@@ -21,6 +21,7 @@ def make_part(rank: int, world_size: int, **changes: Any) -> RankPart:
     groups = LABELS[rank::world_size]
     values = {
         "step": 7,
+        "prefix": "checkpoints/step_000000007/a003",
         "rank": rank,
         "world_size": world_size,
         "expected": LABELS,
@@ -68,6 +69,7 @@ def test_digests_do_not_depend_on_the_number_of_ranks(world_size: int) -> None:
         ([make_part(0, 2)], r"ranks \[0\] are there instead of \[0, 1\]"),
         ([make_part(0, 2), make_part(0, 2)], r"ranks \[0, 0\]"),
         ([make_part(0, 2), make_part(1, 2, step=8)], "rank 1 of 2 at step 8"),
+        ([make_part(0, 2), make_part(1, 2, prefix="checkpoints/step_000000007/a002")], "step 7 in .*/a002"),
         ([make_part(0, 2), make_part(1, 2, groups=("layer_00001",))], r"groups .* instead of"),
         ([make_part(0, 2), make_part(1, 2, files=make_part(0, 2).files)], "was written by two ranks"),
         ([make_part(0, 2), make_part(1, 2, model=make_part(0, 2).model)], "tensor layer_00000 was written by two"),

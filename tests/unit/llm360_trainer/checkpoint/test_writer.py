@@ -14,6 +14,7 @@ import torch
 from llm360.errors import InputError, IntegrityError, LLM360Error, StorageError, StorageUnavailableError
 from llm360.release.checkpoint import CheckpointManifest
 from llm360.storage import Storage, open_storage
+from llm360.storage.file import FileStorage
 from llm360_trainer.checkpoint.loader import load_state
 from llm360_trainer.checkpoint.parts import RankPart, merge_parts
 from llm360_trainer.checkpoint.verify import verify_checkpoint_files
@@ -55,6 +56,54 @@ def test_what_is_written_is_read_back(storage: Storage, training: Training) -> N
     for name, tensor in training.tensors().items():
         expected = torch.tensor(3.0) if name.endswith(".step") else wanted[name]
         assert torch.equal(tensor, expected), name
+
+
+@pytest.mark.parametrize("block_bytes", [64, 100])
+def test_what_is_read_back_in_blocks_is_the_same(
+    storage: Storage, training: Training, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("loader", "verify"):
+        monkeypatch.setattr(f"llm360_trainer.checkpoint.{module}.BLOCK_BYTES", block_bytes)
+    test_what_is_written_is_read_back(storage, training)
+
+
+class Spoiling(FileStorage):
+    """A folder whose ranges are not what the whole files were: as `spoil` says of each key and its bytes."""
+
+    spoil: Callable[[str, bytes], bytes]
+
+    def at(self, prefix: str) -> FileStorage:
+        inner = Spoiling(self.root / prefix, self.options)
+        inner.spoil = self.spoil
+        return inner
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        data = super().get_range(key, start, length)
+        return self.spoil(key, data)
+
+
+@pytest.mark.parametrize("key", ["state/embeddings.safetensors", "state/layer_00001.safetensors"])
+@pytest.mark.parametrize("fault", [0, 20, -1, "shorter", "longer"])
+def test_bytes_that_change_after_they_were_verified_are_not_loaded(
+    storage: Storage, training: Training, tmp_path: Path, key: str, fault: int | str
+) -> None:
+    manifest = write(storage, training)
+
+    def spoil(read: str, data: bytes) -> bytes:
+        if read != key:
+            return data
+        if fault == "shorter":
+            return data[:-1]
+        if fault == "longer":
+            return data + b"0"
+        flipped = bytearray(data)
+        flipped[int(fault)] ^= 1
+        return bytes(flipped)
+
+    spoiling = Spoiling(tmp_path / "store", storage.options)
+    spoiling.spoil = spoil
+    with pytest.raises(StorageError, match=f"{key} no longer holds at bytes .* what was verified just before"):
+        load_state(spoiling, PREFIX, manifest, training.model, training.optimizer, rename=to_hf_name)
 
 
 def test_the_manifest_lists_exactly_the_files(storage: Storage, training: Training) -> None:
@@ -110,7 +159,7 @@ def test_a_second_start_waits_for_the_first(
 def test_a_part_is_handed_out_once(storage: Storage, training: Training) -> None:
     writer = make_writer(storage)
     writer.start(3, PREFIX, training.model, training.optimizer)
-    assert [part.step for part in writer.wait(60)] == [3]
+    assert [(part.step, part.prefix) for part in writer.wait(60)] == [(3, PREFIX)]
     assert writer.poll() == []
 
 

@@ -38,7 +38,7 @@ def train_to(make_record: Any, make_part: Any) -> Callable[..., None]:
         for step in range(first, last + 1):
             assert recorder.record_step(make_record(step, attempt)) is Command.CONTINUE
             if step % 4 == 0:
-                recorder.checkpoint_part(make_part(step))
+                recorder.checkpoint_part(make_part(step, attempt))
         recorder.flush()
 
     return train
@@ -182,6 +182,164 @@ def test_a_checkpoint_that_ranks_refuse_is_passed_over(
     assert history(store).fallbacks[0].reason == "state/a is missing"
 
 
+@pytest.mark.parametrize("spoiled", ["manifest", "files"])
+def test_an_attempt_never_trains_again_to_a_checkpoint_of_its_own(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_part: Any, train_to: Any, store: Path, spoiled: str
+) -> None:
+    """It would write into the folder of the refused one, whose retention deletes all that lies there."""
+    recorder = start_recorder(make_run("recovery.nonFinite=rewind", "recovery.maxAttempts=1"))
+    assert not recorder.begin_attempt(group).needs_new_attempt
+    recorder.checkpoint_part(make_part(0))
+    train_to(recorder, 1, 6)
+    own = history(store).branch[-1]
+    if spoiled == "manifest":
+        (store / own.body.prefix / "manifest.json").write_bytes(b"{}")
+        plan = recorder.rewind(6, "step 7: loss nan")
+    else:
+        plan = recorder.rewind(6, "step 7: loss nan")
+        assert (plan.first_step, plan.needs_new_attempt) == (4, False)
+        plan = recorder.fall_back(plan.resume.name, "state/a is missing")
+    assert (plan.attempt, plan.first_step, plan.needs_new_attempt) == (1, 0, True)
+    recorder.fail("a new attempt goes on from there", "CheckpointRefused", 1)
+    recorder.group_failed("rank 0")
+    plan = recorder.begin_attempt(group)
+    assert (plan.attempt, plan.first_step, plan.skip, plan.needs_new_attempt) == (2, 0, {6}, False)
+    train_to(recorder, 1, 8, attempt=2)
+    recorder.finish()
+    assert [(c.step, c.body.attempt) for c in history(store).branch] == [(0, 1), (4, 2), (8, 2)]
+    assert verify(open_storage(str(store)), bytes="none").ok
+
+
+def test_a_first_checkpoint_of_its_own_is_not_written_again_either(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_part: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    recorder.checkpoint_part(make_part(0))
+    recorder.flush()
+    assert recorder.fall_back(history(store).branch[-1].name, "state/a is missing").needs_new_attempt
+
+
+def test_an_older_attempts_own_checkpoints_are_no_reason_to_start_again(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    first = start_recorder(make_run())
+    first.begin_attempt(group)
+    train_to(first, 1, 8)
+    second = start_recorder(make_run())
+    plan = second.begin_attempt(group)
+    plan = second.fall_back(plan.resume.name, "state/a is missing")
+    assert (plan.first_step, plan.needs_new_attempt) == (4, False)
+
+
+def test_what_ranks_of_an_older_group_hand_over_is_not_taken_in(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, make_part: Any, train_to: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+    assert recorder.record_step(make_record(1)) is Command.STOP, "nothing is claimed yet"
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 2)
+    recorder.begin_attempt(group)
+    assert recorder.record_step(make_record(3, attempt=1)) is Command.STOP
+    recorder.checkpoint_part(make_part(4, attempt=1))
+    recorder.flush()
+    assert recorder.status()["step"] == 2
+    assert history(store).branch == []
+    assert not history(store).covers(3, 3)
+    train_to(recorder, 1, 4, attempt=2)
+    assert [(c.step, c.body.attempt) for c in history(store).branch] == [(4, 2)]
+    assert recorder.drain().outcome is None
+
+
+def test_a_checkpoint_that_waited_for_its_turn_while_the_next_attempt_was_claimed_is_litter(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, make_record: Any, make_part: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    claim = recorder._commit_metrics
+
+    def hand_over_late(*last_step: int) -> None:
+        recorder._commit_metrics = claim
+        claim(*last_step)
+        recorder.record_step(make_record(1))
+        recorder.checkpoint_part(make_part(0))
+
+    recorder._commit_metrics = hand_over_late
+    assert recorder.begin_attempt(group).attempt == 2
+    recorder.flush()
+    assert history(store).branch == []
+    assert not history(store).covers(1, 1)
+    assert recorder.drain().outcome is None
+
+
+def test_a_part_that_comes_twice_counts_once(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_part: Any, store: Path
+) -> None:
+    two_ranks = replace(group, ranks=group.ranks * 2)
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(two_ranks)
+    first = make_part(0).model_copy(update={"world_size": 2})
+    for _ in range(2):
+        recorder.checkpoint_part(first)
+    recorder.flush()
+    assert (history(store).branch, recorder.drain().outcome) == ([], None)
+    nothing = {"rank": 1, "groups": (), "files": (), "model": (), "state": ()}
+    recorder.checkpoint_part(first.model_copy(update=nothing))
+    recorder.flush()
+    assert [c.step for c in history(store).branch] == [0]
+
+
+def test_parts_that_are_no_whole_checkpoint_are_dropped_with_a_sentence(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_part: Any, train_to: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    recorder.checkpoint_part(make_part(0).model_copy(update={"groups": ()}))
+    recorder.flush()
+    update = recorder.drain()
+    assert update.outcome is None
+    assert update.events[-1].text.startswith("the checkpoint is incomplete: groups [] are there")
+    train_to(recorder, 1, 4)
+    assert [c.step for c in history(store).branch] == [4]
+    recorder.finish()
+    outcome = recorder.drain().outcome
+    assert (outcome.exit_code, outcome.reason) == (1, "CheckpointIncomplete"), "a run ends with its last checkpoint"
+    assert history(store).complete is None
+
+
+def test_an_attempt_is_counted_once_although_the_store_goes_away_after_its_claim(
+    make_run: Any, start_recorder: Any, group: GroupInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = start_recorder(make_run("recovery.maxAttempts=1"))
+    storage = recorder._ledger.storage
+    create = storage.create
+
+    def fail_once(key: str, data: bytes) -> None:
+        if b'"kind":"stage"' in data:
+            monkeypatch.setattr(storage, "create", create)
+            raise StorageUnavailableError("no answer")
+        create(key, data)
+
+    monkeypatch.setattr(storage, "create", fail_once)
+    assert recorder.begin_attempt(group).attempt == 1
+    assert recorder.drain().outcome is None
+
+
+def test_the_status_names_the_newest_checkpoint_of_any_kind(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, make_part: Any
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    assert "lastCheckpointStep" not in recorder.status()
+    for step in (0, 1, 2):
+        if step:
+            recorder.record_step(make_record(step))
+        recorder.checkpoint_part(make_part(step))
+        recorder.flush()
+        assert recorder.status()["lastCheckpointStep"] == step
+    assert [known["step"] for known in recorder.status()["checkpoints"]] == [0], "the others are not published"
+
+
 class TestNonFinite:
     def test_skip(self, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path) -> None:
         recorder = start_recorder(make_run("recovery.nonFinite=skip"))
@@ -192,9 +350,12 @@ class TestNonFinite:
         assert history(store).skipped_steps(0) == {5}
         assert start_recorder(make_run()).begin_attempt(group).skip == {5}
 
-    def test_rewind(self, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any, store: Path) -> None:
+    def test_rewind(
+        self, make_run: Any, start_recorder: Any, group: GroupInfo, make_part: Any, train_to: Any, store: Path
+    ) -> None:
         recorder = start_recorder(make_run("recovery.nonFinite=rewind"))
         recorder.begin_attempt(group)
+        recorder.checkpoint_part(make_part(0))
         train_to(recorder, 1, 6)
         assert recorder.nonfinite(6, "step 7: loss nan") is Command.REWIND
         plan = recorder.rewind(6, "step 7: loss nan")
@@ -301,7 +462,7 @@ def test_the_end_waits_for_a_reader_who_follows_the_run(
     assert ask()["phase"] == "Recovering"
     recorder.begin_attempt(group)
     assert ask()["phase"] == "Training"
-    train_to(recorder, 5, 8)
+    train_to(recorder, 5, 8, attempt=2)
     recorder.finish()
     leaving = threading.Thread(target=recorder.tell_end, args=(20.0,))
     leaving.start()

@@ -10,10 +10,10 @@ import pytest
 from lm_eval.api.model import LM
 
 from llm360.errors import InputError
+from llm360.release.scores import scores_of
 from llm360_trainer.evaluate import sandbox
 from llm360_trainer.evaluate.data import TaskData
 from llm360_trainer.evaluate.harness import Seeds, run_task, set_shots
-from llm360_trainer.evaluate.results import scores_of
 from llm360_trainer.evaluate.run import load_tasks
 from llm360_trainer.evaluate.sandbox import CodeEval, check_sandbox, pass_at_k, passes
 from llm360_trainer.evaluate.tasks import parse_tasks

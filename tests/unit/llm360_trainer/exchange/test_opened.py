@@ -8,7 +8,8 @@ import torch
 from llm360.errors import InputError, IntegrityError
 from llm360.release.create import open_release
 from llm360.release.entries import Prune
-from llm360_trainer.exchange.opened import open_checkpoint, select_checkpoints
+from llm360.release.selection import select_checkpoints
+from llm360_trainer.exchange.opened import open_checkpoint
 
 
 @pytest.mark.parametrize("preset", ["amber-tiny", "pythia-tiny", "crystal-tiny"])

@@ -137,6 +137,19 @@ def test_all_steps_and_checkpoints_in_their_order(
     ]
 
 
+@pytest.mark.parametrize(("last", "steps"), [(5, range(5)), (0, range(0))])
+def test_a_plan_may_end_before_the_run_and_ends_with_a_checkpoint(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path, last: int, steps: range
+) -> None:
+    run = make_run()
+    recorder, step = start_recorder(run), FakeStep(set())
+    plan = replace(recorder.begin_attempt(group), last_step=last)
+    make_loop(run, recorder, step).run_attempt(plan)
+    recorder.flush()
+    assert step.updates == list(steps)
+    assert open_release(open_storage(str(store))).history().branch[-1].step == last
+
+
 def test_skip_leaves_the_weights_and_goes_on(
     make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path
 ) -> None:
@@ -186,7 +199,7 @@ def test_a_wish_to_stop_is_obeyed_at_the_next_step(
     run = make_run()
     recorder, step = start_recorder(run), FakeStep(set())
     plan = recorder.begin_attempt(group)
-    recorder.stop(130, "Interrupted", "interrupted")
+    recorder.interrupt(130, "SIGINT")
     with pytest.raises(LeaveLoop) as left:
         make_loop(run, recorder, step).run_attempt(plan)
     assert left.value.command is Command.STOP
