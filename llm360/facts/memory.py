@@ -273,7 +273,9 @@ def _saved_and_recomputed(model: Model, step: StepShape) -> tuple[int, int]:
         return c * hidden, again
     if step.checkpointing == "measured":  # the budget, used up, and at worst as much made again as with full
         return max(c * hidden, step.activation_bytes // (step.tokens * model.num_layers)), again
-    kept = c * (query + 2 * key + query + hidden + widening * inner + hidden) + statistics
+    # Nothing needs the result of the last matrix; it is kept where its shape does not tell it from another.
+    last = hidden if inner in (hidden, query) else 0
+    kept = c * (query + 2 * key + query + hidden + widening * inner + last) + statistics
     # Results that backward needs as they are; the queries and keys before their rotation go once they are rotated.
     used = c * (key + query + widening * inner) + statistics
     return c * hidden + kept, again - used - c * (query + key + hidden)

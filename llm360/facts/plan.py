@@ -27,12 +27,14 @@ class Setting:
         micro_batch: `parallelism.microBatch`.
         checkpointing: `parallelism.activationCheckpointing`.
         reduce_gradients: `parallelism.reduceGradients`.
+        activation_bytes: `parallelism.activationMemory`, with measured checkpointing; else 0.
     """
 
     gpus: int
     micro_batch: int
     checkpointing: str
     reduce_gradients: str
+    activation_bytes: int = 0
 
     def changes(self, before: Setting) -> str:
         """What to set, as a person would type it; empty where nothing differs."""
@@ -41,6 +43,9 @@ class Setting:
             parts.append(f"parallelism.microBatch={self.micro_batch}")
         if self.checkpointing != before.checkpointing:
             parts.append(f"parallelism.activationCheckpointing={self.checkpointing}")
+        if self.activation_bytes != before.activation_bytes:
+            budget = f"{self.activation_bytes // GIB}Gi" if self.activation_bytes else "null"
+            parts.append(f"parallelism.activationMemory={budget}")
         if self.reduce_gradients != before.reduce_gradients:
             parts.append(f"parallelism.reduceGradients={self.reduce_gradients}")
         if self.gpus != before.gpus:
@@ -107,6 +112,7 @@ def plan(run: ResolvedRun, capacity: int, gpus: int | None = None) -> Plan:
         parallelism.micro_batch,
         parallelism.activation_checkpointing,
         parallelism.reduce_gradients,
+        quantity_bytes(parallelism.activation_memory or "0"),
     )
     return _plan(run, setting, capacity)
 
@@ -151,7 +157,7 @@ def _plan(run: ResolvedRun, setting: Setting, capacity: int) -> Plan:
         checkpointing=setting.checkpointing,
         reshard=spec.parallelism.reshard_after_forward,
         fused_norm=spec.cluster.workers.device == "cuda",
-        activation_bytes=quantity_bytes(spec.parallelism.activation_memory or "0"),
+        activation_bytes=setting.activation_bytes,
         reduce_each=setting.reduce_gradients == "each",
         fp8=spec.training.fp8 is not None,
     )
@@ -162,16 +168,16 @@ def _fitting(run: ResolvedRun, refused: Plan) -> Iterator[Setting]:
     """The least change of each kind that makes the run fit; where none does, both together; where not, more GPUs."""
     setting, batch = refused.setting, refused.batch
     smaller = range(min(setting.micro_batch, refused.step.micro_batch) - 1, 0, -1)
-    stronger = {"none": ("selective", "full"), "selective": ("full",)}.get(setting.checkpointing, ())
+    less_kept, stronger = _less_kept(setting), _stronger(setting)
     alone = [
         *_first(run, refused, (replace(setting, micro_batch=size) for size in smaller)),
-        *_first(run, refused, (replace(setting, checkpointing=kind) for kind in stronger)),
+        *_first(run, refused, iter(less_kept)),
+        *_first(run, refused, iter(stronger)),
         *_first(run, refused, iter([replace(setting, reduce_gradients="each")])),
     ]
-    kinds = (setting.checkpointing, *stronger)
     together = (
-        replace(setting, micro_batch=size, checkpointing=kind, reduce_gradients=reduce)
-        for kind in kinds
+        replace(kind, micro_batch=size, reduce_gradients=reduce)
+        for kind in (setting, *less_kept, *stronger)
         for size in (setting.micro_batch, *smaller)
         for reduce in (setting.reduce_gradients, "each")
     )
@@ -182,10 +188,22 @@ def _fitting(run: ResolvedRun, refused: Plan) -> Iterator[Setting]:
         for variant in (
             setting,
             replace(setting, reduce_gradients="each"),
-            replace(setting, micro_batch=1, checkpointing="full", reduce_gradients="each"),
+            replace(setting, micro_batch=1, checkpointing="full", reduce_gradients="each", activation_bytes=0),
         )
     )
     yield from both or _first(run, refused, more)
+
+
+def _less_kept(setting: Setting) -> list[Setting]:
+    """The setting with smaller budgets of measured recomputation, the largest first."""
+    budgets = range((setting.activation_bytes - 1) // GIB, 0, -1) if setting.checkpointing == "measured" else ()
+    return [replace(setting, activation_bytes=gib * GIB) for gib in budgets]
+
+
+def _stronger(setting: Setting) -> list[Setting]:
+    """The setting with other recomputation that makes more again, the least first."""
+    kinds = {"none": ("selective", "full"), "selective": ("full",), "measured": ("full",)}
+    return [replace(setting, checkpointing=kind, activation_bytes=0) for kind in kinds.get(setting.checkpointing, ())]
 
 
 def _first(run: ResolvedRun, refused: Plan, settings: Iterator[Setting]) -> list[Setting]:

@@ -4,7 +4,7 @@ Each measurement is a process of its own (`step.py`, or the numerics of `tests/g
 in a folder. What is there already is not measured again, so a run that was cut short goes on where it was. Needs torch
 (2.11 or later), numpy and PyYAML; transformers for the peer, torchao for float8, pytest for the numerics.
 
-    best            Amber 7B, every micro batch with the least recomputation that fits
+    best            Amber 7B, every micro batch with the recomputation that fits, the largest first
     peer            that setting and LlamaForCausalLM, in the same run
     fp8-rowwise, fp8-tensorwise, documents, deterministic, eager
                     the best setting with one thing changed

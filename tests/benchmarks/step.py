@@ -24,7 +24,9 @@ import resource
 import statistics
 import sys
 import time
+import traceback
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,19 @@ import torch.distributed as dist
 from step_breakdown import breakdown
 from step_report import describe, describe_peer, one_line
 from step_setting import Setting, given_setting, sweep
-from step_work import Work, load_work, positive
+from step_work import Work, at_least_zero, load_work, positive
 from torch.distributed.device_mesh import DeviceMesh
 
-from llm360_trainer.model import BACKENDS, device_peak, flops_per_token, is_out_of_memory, num_parameters, unavailable
+from llm360_trainer.model import (
+    BACKENDS,
+    Backend,
+    DecoderConfig,
+    device_peak,
+    flops_per_token,
+    is_out_of_memory,
+    num_parameters,
+    unavailable,
+)
 from llm360_trainer.optim import build_optimizer
 from llm360_trainer.parallel import (
     ParallelSettings,
@@ -72,6 +83,9 @@ DOCUMENT_TOKENS = 512  # tokens of a document, on average, with --documents
 def main() -> int:
     args = parse_arguments()
     device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("step.py: error: --device cuda: torch finds no CUDA device; --device cpu runs anywhere", file=sys.stderr)
+        return 2
     try:
         work = load_work(args.preset, args.small, args.batch, args.sequence_length)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -117,7 +131,14 @@ def run(args: argparse.Namespace, work: Work, chosen: Setting, device: torch.dev
             print(one_line(tried[-1]), file=sys.stderr, flush=True)
             return tried[-1]
 
-        chosen = sweep(chosen, work.batch_rows, device_memory(device), try_out, lambda: time.monotonic() > end)
+        chosen = sweep(
+            chosen,
+            work.batch_rows,
+            device_memory(device),
+            try_out,
+            lambda: time.monotonic() > end,
+            partial(least_memory, work),
+        )
     ours = attempt(chosen, work, mesh, args.steps, args.warmup, with_breakdown=True)
     return {"machine": machine(device), "work": describe_work(work), "ours": ours, "tried": tried}
 
@@ -142,21 +163,48 @@ def run_peer(args: argparse.Namespace, work: Work, setting: dict[str, Any], devi
 def attempt(
     setting: Setting, work: Work, mesh: DeviceMesh, steps: int, warmup: int, *, with_breakdown: bool = False
 ) -> dict[str, Any]:
-    """The numbers of a setting; only why, where its memory does not suffice."""
+    """The numbers of a setting; only why, where it does not run, for want of memory say."""
     problem = cannot(setting, torch.device(mesh.device_type))
     if problem is not None:
         return {"setting": asdict(setting), "failed": problem}
     try:
         return {"setting": asdict(setting), **measure(setting, work, mesh, steps, warmup, with_breakdown)}
-    except RuntimeError as error:
+    except RuntimeError as error:  # of one setting; the others may run
         if not is_out_of_memory(error):
-            raise
-        return {"setting": asdict(setting), "failed": "out of memory"}
+            traceback.print_exc()
+        return {"setting": asdict(setting), "failed": reason(error)}
     finally:
         gc.collect()
         torch._dynamo.reset()
         if mesh.device_type == "cuda":
             torch.cuda.empty_cache()
+
+
+def reason(error: RuntimeError) -> str:
+    """In a line, why a setting failed."""
+    if is_out_of_memory(error):
+        return "out of memory"
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line}"
+
+
+def least_memory(work: Work, setting: Setting) -> int:
+    """Bytes that a setting needs for certain: weights, moments, gradients, and what every block keeps.
+
+    Of a block without full recomputation only what no compiler makes again counts: the inputs of it and its MLP,
+    queries, keys, values, what attention gathered, and the widened features.
+    """
+    config, c = work.config, 4 if setting.precision == "fp32" else 2
+    parameters = num_parameters(config)
+    is_split = setting.micro_batch < work.batch_rows
+    gradients = 4 * parameters if is_split else 0  # whole, until the last micro step
+    states = 12 * parameters + gradients + (0 if setting.reshard else c * parameters)
+    features = config.hidden_size
+    if setting.checkpointing in ("none", "selective"):
+        widening = 2 if config.mlp == "swiglu" else 1
+        features += config.hidden_size + 2 * (config.num_heads + config.num_kv_heads) * config.head_dim
+        features += widening * config.intermediate_size
+    return states + c * setting.micro_batch * work.sequence_length * config.num_layers * features
 
 
 def cannot(setting: Setting, device: torch.device) -> str | None:
@@ -197,8 +245,9 @@ def measure(
     seconds = [timed(one_step) for _ in range(warmup + steps)][warmup:]
     median = statistics.median(seconds)
     tokens_per_second = work.batch_rows * work.sequence_length / median
-    peak = device_peak(device_name(device))
+    memory_bytes, peak = peak_memory(device), device_peak(device_name(device))
     rate = tokens_per_second * flops_per_token(work.config, work.sequence_length)
+    profiled = breakdown(one_step, device) if with_breakdown else (None, None)
     return {
         "attention": step.model.layers[0].self_attn.backend,
         "seconds": median,
@@ -206,9 +255,10 @@ def measure(
         "tokens_per_second": tokens_per_second,
         "model_flops_per_second": rate,
         "mfu": None if peak is None else rate / peak.flops,
-        "memory_bytes": peak_memory(device),
+        "memory_bytes": memory_bytes,
         "losses": losses,
-        "breakdown": breakdown(one_step, device) if with_breakdown else None,
+        "breakdown_seconds": profiled[0],
+        "breakdown": profiled[1],
     }
 
 
@@ -216,13 +266,8 @@ def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
     dtype, device = DTYPES[setting.precision], torch.device(mesh.device_type)
     attention = setting.attention
     if attention == "auto":
-        attention = choose_attention(
-            work.config,
-            setting.micro_batch,
-            work.sequence_length,
-            dtype,
-            device,
-            in_documents=setting.documents,
+        attention = chosen_attention(
+            work.config, setting.micro_batch, work.sequence_length, dtype, device, setting.documents
         )
     settings = ParallelSettings(
         param_dtype=dtype,
@@ -231,11 +276,18 @@ def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
         activation_checkpointing=setting.checkpointing,
         compile=setting.compile,
         reshard_after_forward=setting.reshard,
+        prefetch=setting.prefetch,
     )
     if setting.checkpointing == "measured":
         budget = setting.activation_gib * 2**30
         settings = with_measured_recomputation(
-            settings, work.config, setting.micro_batch, work.sequence_length, budget, device
+            settings,
+            work.config,
+            setting.micro_batch,
+            work.sequence_length,
+            budget,
+            device,
+            in_documents=setting.documents,
         )
     model = build_model(work.config, settings, mesh)
     generator = torch.Generator(mesh.device_type).manual_seed(0)
@@ -258,6 +310,14 @@ def build_step(setting: Setting, work: Work, mesh: DeviceMesh) -> TrainStep:
         end_of_document=END_OF_DOCUMENT if setting.documents else None,
         keep_gathered=not setting.reshard,
     )
+
+
+@cache
+def chosen_attention(
+    config: DecoderConfig, rows: int, length: int, dtype: torch.dtype, device: torch.device, documents: bool
+) -> Backend:
+    """The fastest kernel, measured once for all settings of a sweep that it may serve."""
+    return choose_attention(config, rows, length, dtype, device, in_documents=documents)
 
 
 def timed(step: Any) -> float:
@@ -341,7 +401,8 @@ def parse_arguments() -> argparse.Namespace:
         action=yes_or_no,
         help="free a block's gathered weights after forward, gather them again in backward (default: no)",
     )
-    add("--sweep", action="store_true", help="try micro batches, each with the least recomputation that fits")
+    add("--prefetch", type=at_least_zero, help="blocks whose weights are gathered ahead (default: 0, as FSDP2 does)")
+    add("--sweep", action="store_true", help="try micro batches, the largest first, with the recomputation that fits")
     add("--sweep-seconds", type=positive, help="try nothing new after so long, and go on with the fastest so far")
     add(
         "--deterministic",

@@ -56,8 +56,10 @@ def busy_seconds(intervals: Sequence[tuple[float, float]]) -> float:
     return total
 
 
-def breakdown(step: Callable[[], None], device: torch.device) -> dict[str, float]:
-    """Seconds of one step by part; kernels that ran at the same time count twice, so the sum may exceed the step.
+def breakdown(step: Callable[[], None], device: torch.device) -> tuple[float, dict[str, float]]:
+    """Seconds of one step, and by part; kernels that ran at the same time count twice, so the sum may exceed the step.
+
+    The profiler slows the step down: its seconds are not those of a step without.
 
     Args:
         step: Runs one step and waits for its end.
@@ -77,7 +79,7 @@ def breakdown(step: Callable[[], None], device: torch.device) -> dict[str, float
         parts[part_of(names)] += took
     busy = _busy_gpu(events) if on_gpu else sum(parts.values())
     parts["gaps"] = max(0.0, seconds - busy)
-    return parts
+    return seconds, parts
 
 
 def _operation_times(events: Any) -> Iterator[tuple[list[str], float]]:

@@ -12,6 +12,9 @@ from typing import Any
 SPARE_GIB = 6.0
 """Memory that a sweep leaves to what is not foreseen: compiled blocks' own buffers, fragments."""
 
+LEAST_GIB = 2.0
+"""A budget is not raised by less."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -25,6 +28,7 @@ class Setting:
     activation_gib: float = 0.0
     reshard: bool = False
     documents: bool = False
+    prefetch: int = 0
 
 
 def given_setting(given: Mapping[str, Any], like: Path | None) -> Setting:
@@ -54,11 +58,12 @@ def sweep(
     memory: int,
     try_out: Callable[[Setting], Mapping[str, Any]],
     is_late: Callable[[], bool] = lambda: False,
+    least_memory: Callable[[Setting], int] = lambda _setting: 0,
 ) -> Setting:
-    """The fastest setting: every micro batch that divides the batch, each with the least recomputation that fits.
+    """The fastest setting: every micro batch that divides the batch, the largest first, with what recomputation fits.
 
-    More recomputation at the same micro batch only adds work, and what did not fit once does not fit with more rows:
-    neither is tried. Where not everything fits, what is dear is kept in the memory that recomputation left free.
+    More recomputation at the same micro batch only adds work, so the least that fits is tried. Where that is not none,
+    what is dear is kept too, in a budget that grows by what each attempt left free, with and without kept weights.
 
     Args:
         base: What the sweep does not vary.
@@ -66,32 +71,40 @@ def sweep(
         memory: Bytes of the device.
         try_out: Measures a setting: `seconds` and `memory_bytes`; without `seconds` it did not fit.
         is_late: Whether to be content with what was tried.
+        least_memory: Bytes that a setting needs for certain; what needs more than there are is not tried.
 
     Returns:
         The fastest, or the base where none fits.
     """
     seconds: dict[Setting, float] = {}
-    too_large: set[tuple[str, bool]] = set()
+    left: dict[Setting, float | None] = {}
 
     def free_gib(setting: Setting) -> float | None:
-        """Memory that the setting leaves; None where it does not fit."""
-        found = try_out(setting)
-        if "seconds" not in found:
-            return None
-        seconds[setting] = found["seconds"]
-        return (memory - found["memory_bytes"]) / 2**30
+        """Memory that the setting leaves; None where it does not fit, or there is no time to see."""
+        if setting not in left:
+            if is_late() or least_memory(setting) > memory:
+                return None
+            found = try_out(setting)
+            left[setting] = None
+            if "seconds" in found:
+                seconds[setting] = found["seconds"]
+                left[setting] = (memory - found["memory_bytes"]) / 2**30
+        return left[setting]
 
-    for micro_batch in (rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0):
-        for kind in itertools.product(("none", "selective", "full"), (False, True)):
-            if kind in too_large or is_late():
-                continue
-            checkpointing, reshard = kind
-            setting = replace(base, micro_batch=micro_batch, checkpointing=checkpointing, reshard=reshard)
-            left = free_gib(setting)
-            if left is None:
-                too_large.add(kind)
-                continue
-            if checkpointing != "none" and left > SPARE_GIB and not is_late():
-                free_gib(replace(setting, checkpointing="measured", activation_gib=round(left - SPARE_GIB, 1)))
-            break
+    def keep_more(full: Setting) -> None:
+        """From full recomputation on, keep as much as fits."""
+        budget, free = 0.0, free_gib(full)
+        while free is not None and free - SPARE_GIB >= LEAST_GIB:
+            budget = round(budget + free - SPARE_GIB, 1)
+            free = free_gib(replace(full, checkpointing="measured", activation_gib=budget))
+
+    for micro_batch in (rows for rows in range(batch_rows, 0, -1) if batch_rows % rows == 0):
+        settings = [
+            replace(base, micro_batch=micro_batch, checkpointing=checkpointing, reshard=reshard, activation_gib=0.0)
+            for checkpointing, reshard in itertools.product(("none", "selective", "full"), (False, True))
+        ]
+        fitting = next((setting for setting in settings if free_gib(setting) is not None), None)
+        if fitting is not None and fitting.checkpointing != "none":
+            for full in settings[-2:]:
+                keep_more(full)
     return min(seconds, key=lambda setting: seconds[setting], default=base)

@@ -56,8 +56,22 @@ CASES = {
     "flash": (replace(BF16, attention="flash"), HALF),
     "varlen": (replace(BF16, attention="varlen"), HALF),
     "varlen, compiled": (replace(BF16, attention="varlen", compile=True), HALF),
+    "varlen, compiled, measured": (
+        replace(BF16, attention="varlen", compile=True, activation_checkpointing="measured"),
+        HALF,
+    ),
+    "varlen, selective": (replace(BF16, attention="varlen", activation_checkpointing="selective"), HALF),
     "flex": (replace(BF16, attention="flex"), HALF),
     "flex, compiled": (replace(BF16, attention="flex", compile=True), HALF),
+    "flex, measured": (replace(BF16, attention="flex", activation_checkpointing="measured"), HALF),
+    "flex, compiled, measured": (
+        replace(BF16, attention="flex", compile=True, activation_checkpointing="measured"),
+        HALF,
+    ),
+    "flex, compiled, selective": (
+        replace(BF16, attention="flex", compile=True, activation_checkpointing="selective"),
+        HALF,
+    ),
     "float8 by rows": (replace(BF16, fp8="rowwise"), EIGHT),
     "float8 by rows, compiled": (replace(BF16, fp8="rowwise", compile=True), EIGHT),
     "float8 by tensors": (replace(BF16, fp8="tensorwise"), EIGHT),
@@ -72,8 +86,11 @@ CASES_OF_DOCUMENTS = (
     "flash",
     "varlen",
     "varlen, compiled",
+    "varlen, compiled, measured",
+    "varlen, selective",
     "flex",
     "flex, compiled",
+    "flex, compiled, measured",
 )
 
 
@@ -117,7 +134,9 @@ def run_step(settings, mesh, rows, in_documents, monkeypatch):
     """Loss and gradients of the trainer's step, which leaves the weights as they are."""
     device = torch.device(mesh.device_type)
     if settings.activation_checkpointing == "measured":
-        settings = with_measured_recomputation(settings, CONFIG, MICRO_BATCH, TOKENS, 4e6, device)
+        settings = with_measured_recomputation(
+            settings, CONFIG, MICRO_BATCH, TOKENS, 4e6, device, in_documents=in_documents
+        )
     model = build_model(CONFIG, settings, mesh)
     fill_initial(model, seed=5)
     optimizer = build_optimizer(model, OptimizerSettings())

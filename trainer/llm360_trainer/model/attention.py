@@ -112,10 +112,38 @@ def unavailable(backend: Backend, device: torch.device, dtype: torch.dtype) -> s
         return None
     if dtype not in (torch.bfloat16, torch.float16):
         return f"it needs bf16, found {dtype}".replace("torch.", "")
-    if backend == "flash" and importlib.util.find_spec("flash_attn") is None:
-        return "the package flash-attn is not installed; pip install 'llm360[cuda]'"
+    if backend == "flash" and (problem := _flash_problem()) is not None:
+        return problem
     if backend == "cudnn" and not torch.backends.cudnn.is_available():  # type: ignore[no-untyped-call]
         return "this torch has no cuDNN"
+    return None
+
+
+def kernel_operations(backend: Backend) -> tuple[Any, ...]:
+    """The operations that a backend which can be used brings, as dispatch modes see them; aten's are not among them."""
+    if backend == "flex":
+        return (torch.ops.higher_order.flex_attention,)
+    if backend == "varlen":
+        from torch.nn.attention import varlen  # noqa: F401 (registers it)
+
+        return (torch.ops.torch_attn._varlen_attn.default,)
+    if backend == "flash":
+        import flash_attn  # noqa: F401 (registers them)
+
+        names = ("_flash_attn_forward", "_flash_attn_varlen_forward")
+        found = (getattr(torch.ops.flash_attn, name, None) for name in names)  # older versions register none
+        return tuple(operation.default for operation in found if operation is not None)
+    return ()
+
+
+@cache
+def _flash_problem() -> str | None:
+    if importlib.util.find_spec("flash_attn") is None:
+        return "the package flash-attn is not installed; pip install 'llm360[cuda]'"
+    try:
+        import flash_attn  # noqa: F401
+    except ImportError as error:  # built for another torch, say
+        return f"the package flash-attn is installed, but does not import: {error}"
     return None
 
 

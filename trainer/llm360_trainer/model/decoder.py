@@ -163,9 +163,13 @@ class Attention(nn.Module):
         q_BTHD = rotate(self.q_proj(x_BTC).view(heads), rotation, self.config.rotary_layout)
         k_BTKD = rotate(self.k_proj(x_BTC).view(heads), rotation, self.config.rotary_layout)
         v_BTKD = self.v_proj(x_BTC).view(heads)
-        attended_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, mask, self.scale, self.backend)
+        attended_BTHD = self.attend(q_BTHD, k_BTKD, v_BTKD, mask)
         output_BTC: Tensor = self.o_proj(attended_BTHD.flatten(2))
         return output_BTC
+
+    def attend(self, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: Mask) -> Tensor:
+        """The kernel alone, [B, T, H, D]."""
+        return attend(q_BTHD, k_BTKD, v_BTKD, mask, self.scale, self.backend)
 
 
 class SwiGLU(nn.Module):

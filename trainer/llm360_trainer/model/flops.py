@@ -24,6 +24,7 @@ class Peak(NamedTuple):
 _PEAKS = (
     # First match in the device's name wins.
     Peak("B200", 2250e12, "NVIDIA DGX B200 datasheet: 36 PFLOP/s sparse for 8"),
+    Peak("H200 NVL", 835.5e12, "NVIDIA H200 datasheet: 1,671 TFLOP/s sparse"),
     Peak("H200", 989e12, "NVIDIA H200 datasheet: 1,979 TFLOP/s sparse (SXM)"),
     Peak("H100 PCIe", 756e12, "NVIDIA H100 datasheet"),
     Peak("H100 NVL", 835e12, "NVIDIA H100 datasheet: 1,671 TFLOP/s sparse"),

@@ -72,7 +72,9 @@ class _WeightedCrossEntropy(Function):
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for start in range(0, len(labels_N), chunk):
             part = slice(start, start + chunk)
-            logits_NV = functional.linear(hidden_NC[part], weight_VC, bias_V).float().mul_(logits_scale)
+            logits_NV = functional.linear(hidden_NC[part], weight_VC, bias_V).float()
+            if logits_scale != 1.0:
+                logits_NV.mul_(logits_scale)
             losses_N[part] = _losses_to_gradient(logits_NV, labels_N[part])
             if not any(ctx.needs_input_grad):
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from torch._inductor import config as inductor
 from torch.utils import deterministic
 
 
@@ -20,5 +21,7 @@ def set_deterministic(num_threads: int | None = None) -> None:
     # Fresh memory is always written before it is read here; filling it with NaN first only costs time.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    # What the compiler would choose by timing (padding of matrices, tiles) it chooses by rules.
+    inductor.deterministic = True
     if num_threads is not None:
         torch.set_num_threads(num_threads)

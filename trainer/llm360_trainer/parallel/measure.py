@@ -14,10 +14,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llm360_trainer.model import BACKENDS, Backend, DecoderConfig, unavailable
-from llm360_trainer.model.attention import attend, attention_mask
+from llm360_trainer.model.attention import attend, attention_mask, kernel_operations
 from llm360_trainer.model.decoder import Block, rotation_table
 from llm360_trainer.parallel.parallelize import ParallelSettings
-from llm360_trainer.parallel.recompute import choose_kept, measure_operations
+from llm360_trainer.parallel.recompute import (
+    Key,
+    as_one,
+    choose_kept,
+    is_product,
+    last_product,
+    measure_operations,
+)
 
 _RUNS = 5
 
@@ -54,7 +61,14 @@ def fastest(seconds: Mapping[Backend, float]) -> Backend:
 
 
 def with_measured_recomputation(
-    settings: ParallelSettings, config: DecoderConfig, rows: int, length: int, budget: float, device: torch.device
+    settings: ParallelSettings,
+    config: DecoderConfig,
+    rows: int,
+    length: int,
+    budget: float,
+    device: torch.device,
+    *,
+    in_documents: bool = False,
 ) -> ParallelSettings:
     """The settings with the results that a block keeps.
 
@@ -65,15 +79,33 @@ def with_measured_recomputation(
         length: Tokens of a sequence.
         budget: Bytes that all blocks together may keep for backward, their inputs included.
         device: This process's.
+        in_documents: Whether positions see their own document only, so that the kernel is the run's.
     """
     with torch.device(device):
         block = Block(config).to(settings.param_dtype)
         x = torch.randn(rows, length, config.hidden_size, dtype=settings.param_dtype)
     block.self_attn.backend = settings.attention
+    if settings.attention == "flex":
+        as_operation = as_one(_flex_key(config, rows, length), block.self_attn.attend)
+        block.self_attn.attend = as_operation  # type: ignore[method-assign]
     rotation = rotation_table(config, length, device)
-    mask = attention_mask(settings.attention, None, length, device)
-    costs = measure_operations(lambda: block(x, rotation, mask), device)
+    documents = _example_documents(rows, length, device) if in_documents else None
+    mask = attention_mask(settings.attention, documents, length, device)
+    last = last_product(block)
+    costs = [c for c in measure_operations(lambda: block(x, rotation, mask), device) if not is_product(c.key, last)]
     return replace(settings, kept=choose_kept(costs, budget / config.num_layers - x.nbytes))
+
+
+def _flex_key(config: DecoderConfig, rows: int, length: int) -> Key:
+    """What recomputation sees of FlexAttention, where it is compiled with its block."""
+    (operation,) = kernel_operations("flex")
+    heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+    return operation, tuple((rows, count, length, config.head_dim) for count in heads)
+
+
+def _example_documents(rows: int, length: int, device: torch.device) -> Tensor:
+    """Four documents of a row."""
+    return torch.arange(length, device=device).div(length / 4, rounding_mode="floor").int().expand(rows, length)
 
 
 def _attention_seconds(
@@ -89,8 +121,8 @@ def _attention_seconds(
         return torch.randn(rows, length, count, config.head_dim, dtype=dtype, device=device, requires_grad=True)
 
     q, k, v = heads(config.num_heads), heads(config.num_kv_heads), heads(config.num_kv_heads)
-    documents = torch.arange(length, device=device).div(length / 4, rounding_mode="floor").int().expand(rows, length)
-    mask = attention_mask(backend, documents if in_documents else None, length, device)
+    documents = _example_documents(rows, length, device) if in_documents else None
+    mask = attention_mask(backend, documents, length, device)
 
     def run() -> None:
         out = attend(q, k, v, mask, config.head_dim**-0.5, backend)

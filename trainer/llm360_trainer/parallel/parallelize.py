@@ -20,8 +20,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from llm360_trainer.model import Backend, Decoder, DecoderConfig, initial_tensor
+from llm360_trainer.model.attention import kernel_operations
 from llm360_trainer.parallel.fp8 import Recipe, use_fp8
-from llm360_trainer.parallel.recompute import Key, keep
+from llm360_trainer.parallel.recompute import Key, is_product, keep, key_of, last_product
 
 _KEPT_OPERATIONS = frozenset(
     (
@@ -33,7 +34,8 @@ _KEPT_OPERATIONS = frozenset(
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     )
 )
-"""Selective recomputation keeps the results of what is costly to compute, and makes the rest again."""
+"""Selective recomputation keeps the results of what is costly to compute, and makes the rest again; the kernel of
+attention may add its own (`kernel_operations`)."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,42 @@ def _wrap_forward(block: nn.Module, settings: ParallelSettings) -> None:
     forward = block.forward
     if settings.activation_checkpointing != "none":
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        policies = {"selective": _recompute_policy, "measured": keep(settings.kept)}
+        policies = {"selective": _keep_dear, "measured": _keep_measured}
         if settings.activation_checkpointing in policies:
-            policy = policies[settings.activation_checkpointing]
+            policy = policies[settings.activation_checkpointing](block, settings)
             options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
         forward = partial(checkpoint, forward, **options)
     if settings.compile:
-        forward = torch.compile(forward, fullgraph=True)
+        forward = _without_gradients(block, torch.compile(forward, fullgraph=True))
     block.forward = forward
 
 
-def _recompute_policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT_OPERATIONS else CheckpointPolicy.PREFER_RECOMPUTE
+def _without_gradients(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled forward that sees no gradients: the compiler refuses bf16 weights with FSDP's fp32 gradients."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        held = [(parameter, parameter.grad) for parameter in block.parameters() if parameter.grad is not None]
+        for parameter, _ in held:
+            parameter.grad = None
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            for parameter, gradient in held:
+                parameter.grad = gradient
+
+    return run
+
+
+def _keep_dear(block: nn.Module, settings: ParallelSettings) -> Callable[..., CheckpointPolicy]:
+    kept = _KEPT_OPERATIONS | frozenset(kernel_operations(settings.attention))
+    last = last_product(block)
+
+    def policy(_context: Any, operation: Any, *arguments: Any, **_options: Any) -> CheckpointPolicy:
+        is_kept = operation in kept and not is_product(key_of(operation, arguments), last)
+        return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return policy
+
+
+def _keep_measured(_block: nn.Module, settings: ParallelSettings) -> Callable[..., CheckpointPolicy]:
+    return keep(settings.kept)

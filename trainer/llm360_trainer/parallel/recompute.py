@@ -14,14 +14,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode_temporarily
 from torch.utils.checkpoint import CheckpointPolicy
 
 Key = tuple[Any, tuple[tuple[int, ...], ...]]
-"""An operation and the shapes of its tensors."""
+"""An operation and the shapes of its floating point tensors."""
 
 _REPEATS = 5
+
+_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,33 @@ class OperationCost:
 
 
 def key_of(operation: Any, arguments: Iterable[Any]) -> Key:
-    """The key of an operation by its arguments."""
-    return operation, tuple(tuple(a.shape) for a in arguments if isinstance(a, Tensor))
+    """The key of an operation by its arguments; where documents begin, an integer each, changes with every batch."""
+    return operation, tuple(tuple(a.shape) for a in arguments if isinstance(a, Tensor) and a.is_floating_point())
+
+
+def last_product(block: nn.Module) -> tuple[int, int] | None:
+    """Sizes of a block's last matrix, whose product nothing needs in backward; None where another has them too."""
+    sizes = [(linear.in_features, linear.out_features) for linear in block.modules() if isinstance(linear, nn.Linear)]
+    return sizes[-1] if sizes.count(sizes[-1]) == 1 else None
+
+
+def is_product(key: Key, sizes: tuple[int, int] | None) -> bool:
+    """Whether an operation multiplies by a matrix of these sizes."""
+    operation, shapes = key
+    return operation in _PRODUCTS and shapes[-1] == sizes
+
+
+def as_one(key: Key, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a function count as one operation where operations are measured; compiled code does not run among them."""
+
+    def run(*arguments: Any) -> Tensor:
+        with _pop_mode_temporarily() as costs:
+            assert isinstance(costs, _Costs)
+            result = function(*arguments)
+            costs.add(key, [result], lambda: function(*arguments))
+        return result
+
+    return run
 
 
 def measure_operations(run: Callable[[], Any], device: torch.device) -> list[OperationCost]:
@@ -111,19 +138,29 @@ class _Costs(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.changed |= {self._maker[address] for address in given if address in self._maker}
             return result
         made = [x for x in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(x, Tensor)]
-        new = {_address(x): x.untyped_storage().nbytes() for x in made if _address(x) not in given}
-        if size := sum(new.values()):
-            key = key_of(func, args)
-            self._results.append(result)
-            self._maker |= dict.fromkeys(new, key)
-            times, _ = self.found.setdefault(key, ([], size))
-            times.append(median(self._seconds(func, args, options) for _ in range(_REPEATS)))
+        fresh = [x for x in made if _address(x) not in given]
+        if sum(x.untyped_storage().nbytes() for x in fresh):
+            self.add(key_of(func, args), fresh, lambda: func(*args, **options))
         return result
 
-    def _seconds(self, func: Any, args: Any, options: dict[str, Any]) -> float:
+    def add(self, key: Key, made: list[Tensor], again: Callable[[], Any]) -> None:
+        """Note what an operation made, and time it.
+
+        Args:
+            key: Of the operation.
+            made: Results in new memory.
+            again: Runs it.
+        """
+        sizes = {_address(x): x.untyped_storage().nbytes() for x in made}
+        self._results += made
+        self._maker |= dict.fromkeys(sizes, key)
+        times, _ = self.found.setdefault(key, ([], sum(sizes.values())))
+        times.append(median(self._seconds(again) for _ in range(_REPEATS)))
+
+    def _seconds(self, run: Callable[[], Any]) -> float:
         self._wait()
         started = time.perf_counter()
-        func(*args, **options)
+        run()
         self._wait()
         return time.perf_counter() - started
 

@@ -73,7 +73,9 @@ def parallel_settings(run: ResolvedRun, device: torch.device, *, micro_batch: in
     if parallelism.activation_memory is None:
         return settings
     budget = quantity_bytes(parallelism.activation_memory)
-    return with_measured_recomputation(settings, config, micro_batch, length, budget, device)
+    return with_measured_recomputation(
+        settings, config, micro_batch, length, budget, device, in_documents=bool(training.document_mask)
+    )
 
 
 def end_of_document(run: ResolvedRun, manifest: DataManifest) -> int | None:

@@ -149,6 +149,20 @@ def test_a_measured_budget_is_what_activations_take():
     assert 20 * GIB < found.memory.activations < 32 * GIB
 
 
+def test_a_measured_budget_that_does_not_fit_is_refused_with_one_that_does():
+    changes = ["parallelism.activationCheckpointing=measured", "parallelism.activationMemory=30Gi"]
+    run = load_run("amber-7b", changes, require_store=False)
+    sentence = refusal(run, plan(run, 20 * GIB))
+    offered = sentence.partition("it would fit with ")[2].split(", or with ")
+    assert offered == [
+        "parallelism.activationMemory=13Gi",
+        "parallelism.activationCheckpointing=full and parallelism.activationMemory=null",
+    ]
+    for change in offered:
+        fixed = load_run("amber-7b", [*changes, *change.split(" and ")], require_store=False)
+        assert plan(fixed, 20 * GIB).fits
+
+
 def test_what_can_never_fit_says_so():
     run = load_run("k2-65b", require_store=False)
     assert "take GPUs with more memory, or a smaller model" in refusal(run, plan(run, GIB))

@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import varlen
 
 from llm360_trainer.model import BACKENDS, documents_of, unavailable
-from llm360_trainer.model.attention import attend, attention_mask
+from llm360_trainer.model.attention import _flash_problem, attend, attention_mask, kernel_operations
 
 END = 60
 
@@ -128,3 +128,20 @@ def test_a_cpu_trains_with_sdpa_alone():
         assert unavailable(backend, cpu, torch.bfloat16) == "it needs a CUDA device, found cpu"
     assert unavailable("cudnn", torch.device("cuda"), torch.float32) == "it needs bf16, found float32"
     assert "pip install 'llm360[cuda]'" in unavailable("flash", torch.device("cuda"), torch.bfloat16)
+
+
+def test_a_package_that_does_not_import_is_not_used(monkeypatch, tmp_path):
+    (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol: _ZN3c10')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    _flash_problem.cache_clear()
+    try:
+        said = unavailable("flash", torch.device("cuda"), torch.bfloat16)
+    finally:
+        _flash_problem.cache_clear()
+    assert said == "the package flash-attn is installed, but does not import: undefined symbol: _ZN3c10"
+
+
+def test_kernels_name_their_operations():
+    assert kernel_operations("sdpa") == ()
+    assert [str(operation) for operation in kernel_operations("varlen")] == ["torch_attn._varlen_attn.default"]
+    assert [str(operation) for operation in kernel_operations("flex")] == ["flex_attention"]

@@ -92,6 +92,7 @@ def test_a_token_of_amber_costs_44_gflop():
     ("name", "peak"),
     [
         ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835.5e12),
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),

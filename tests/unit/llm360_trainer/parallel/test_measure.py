@@ -6,17 +6,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from torch.utils.flop_counter import FlopCounterMode
 
+from llm360_trainer.model.attention import attend, attention_mask, kernel_operations
 from llm360_trainer.parallel import (
     ParallelSettings,
     build_model,
     choose_attention,
     fill_initial,
+    measure,
     with_measured_recomputation,
 )
 from llm360_trainer.parallel.measure import fastest
-from llm360_trainer.parallel.recompute import OperationCost, choose_kept
+from llm360_trainer.parallel.recompute import OperationCost, choose_kept, keep, key_of
 
 CPU = torch.device("cpu")
 
@@ -72,6 +75,61 @@ def test_a_larger_budget_recomputes_fewer_products(config, mesh):
             total.backward()
         counts.append(counter.get_total_flops())
     assert counts[1] < 0.8 * counts[0]
+
+
+def measured(config, **options):
+    settings = ParallelSettings(activation_checkpointing="measured", **options.pop("settings", {}))
+    return with_measured_recomputation(settings, config, 2, 32, 1e9, CPU, **options).kept
+
+
+def test_the_last_product_is_never_kept(config):
+    """Nothing in backward needs its result."""
+    last = (config.intermediate_size, config.hidden_size)
+    assert last not in {shapes[-1] for _, shapes in measured(config) if shapes}
+    # Where a matrix that is needed has its sizes, both are kept.
+    same = replace(config, intermediate_size=config.hidden_size)
+    assert (config.hidden_size, config.hidden_size) in {shapes[-1] for _, shapes in measured(same) if shapes}
+
+
+@pytest.mark.parametrize("in_documents", [False, True])
+def test_what_is_measured_is_the_attention_that_runs(config, in_documents, monkeypatch):
+    """A mask of documents lets another kernel run."""
+    masks = []
+
+    def mask(*arguments):
+        masks.append(attention_mask(*arguments))
+        return masks[-1]
+
+    monkeypatch.setattr(measure, "attention_mask", mask)
+    assert measured(config, in_documents=in_documents)
+    assert [found is not None for found in masks] == [in_documents]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+@pytest.mark.parametrize("in_documents", [False, True])
+def test_flex_attention_is_measured_as_one_operation_that_recomputation_knows(config, in_documents):
+    kept = measured(config, settings={"attention": "flex"}, in_documents=in_documents)
+    (operation,) = kernel_operations("flex")
+    assert [key for key in kept if key[0] is operation]
+    seen = []
+
+    def policy(context, operation, *arguments, **options):
+        seen.append((operation, key_of(operation, arguments)))
+        return keep(kept)(context, operation, *arguments, **options)
+
+    forward, _ = create_selective_checkpoint_contexts(policy)
+    heads = torch.randn(2, 32, 4, config.head_dim)
+    mask = attention_mask("flex", None, 32, CPU)
+    with forward, torch.no_grad():
+        attend(heads, heads, heads, mask, 0.3, "flex")
+    assert [key in kept for found, key in seen if found is operation] == [True]
+
+
+def test_the_number_of_documents_is_no_part_of_an_operation():
+    heads = torch.zeros(6, 2, 8)
+    (operation,) = kernel_operations("varlen")
+    few, many = torch.tensor([0, 6], dtype=torch.int32), torch.tensor([0, 2, 4, 6], dtype=torch.int32)
+    assert key_of(operation, (heads, heads, heads, few)) == key_of(operation, (heads, heads, heads, many))
 
 
 @pytest.mark.parametrize("prefetch", [1, 3])
