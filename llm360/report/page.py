@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import jinja2
 
 from llm360 import __version__
-from llm360.canonical import sha256_digest
 from llm360.data.manifest import DataManifest, Source
-from llm360.errors import IntegrityError, LLM360Error
+from llm360.errors import LLM360Error
 from llm360.release.analyses import AnalysisResults, merged_results
 from llm360.release.create import load_config
 from llm360.release.entries import Stage
+from llm360.release.environment import load_environment
 from llm360.release.history import History
-from llm360.release.layout import environment_key, ledger_key
+from llm360.release.layout import ledger_key
 from llm360.release.metrics import run_table
 from llm360.report.analyses import analysis_figures
 from llm360.report.chart import Chart
@@ -336,12 +336,8 @@ def read_environment(storage: Storage, history: History) -> EnvironmentView | st
     bound = next((row for row in reversed(attempt_rows(history)) if row.environment), None)
     if bound is None:
         return None
-    key = environment_key(bound.attempt)
     try:
-        data = storage.get(key)
-        if (digest := sha256_digest(data)) != bound.environment:
-            raise IntegrityError(f"'{key}' has the digest {digest}, but the ledger names {bound.environment}")
-        value = json.loads(data)
+        value = load_environment(storage, bound.attempt, bound.environment)
     except (LLM360Error, ValueError) as error:
         return f"The environment of attempt {bound.attempt} could not be read: {error}"
     packages = value.pop("packages", None) or {}

@@ -239,11 +239,10 @@ class S3Storage(Storage):
         self._bucket_seen = True
 
     def _put(self, key: str, data: bytes, **condition: str) -> None:
-        self._send("put_object", key, join_key(self.uri, key), data, Key=self._key(key), **condition)
+        self._send("put_object", key, join_key(self.uri, key), data, crc32(data), Key=self._key(key), **condition)
 
-    def _send(self, operation: str, key: str, what: str, data: bytes, **params: Any) -> dict[str, Any]:
+    def _send(self, operation: str, key: str, what: str, data: bytes, checksum: str, **params: Any) -> dict[str, Any]:
         """Write bytes with their CRC32, again where they arrive damaged; the server's receipt, checked."""
-        checksum = crc32(data)
         for pause in backoff(self.options.max_attempts):
             try:
                 answer: dict[str, Any] = self._call(operation, key, Body=data, ChecksumCRC32=checksum, **params)
@@ -340,10 +339,10 @@ class _MultipartUpload(PartWriter):
         self.params["UploadId"] = begun["UploadId"]
 
     def write(self, index: int, data: bytes) -> None:
-        number = index + 1
+        number, checksum = index + 1, crc32(data)
         what = f"part {number} of {join_key(self.storage.uri, self.key)}"
-        answer = self.storage._send("upload_part", self.key, what, data, PartNumber=number, **self.params)
-        self.parts[index] = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": crc32(data)}
+        answer = self.storage._send("upload_part", self.key, what, data, checksum, PartNumber=number, **self.params)
+        self.parts[index] = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
 
     def commit(self, digest: str) -> None:
         parts = [self.parts[index] for index in sorted(self.parts)]

@@ -74,12 +74,13 @@ def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_imag
     if pinned is None and "configDigest" in status:
         return Plan(None, base, False, problem=_lost(base), reason="ConfigLost")
     try:
+        fresh = resolve({key: run[key] for key in ("apiVersion", "kind", "metadata", "spec")})
         if pinned is not None and "configDigest" not in status:
             # The API server holds the identity only once the status names it; until then it could be changed.
-            changes = identity_changes(pinned.identity(), _fresh(run).identity())
+            changes = identity_changes(pinned.identity(), fresh.identity())
             if changes:
                 return Plan(None, base, True, problem=_edited(base, changes))
-        config = _resolve(run, pinned, default_image)
+        config = _resolve(fresh, pinned, default_image)
     except LLM360Error as error:
         return replace(held or Plan(None, current, False), problem=error.message)
     if held is not None and held.config == config:
@@ -115,36 +116,30 @@ def _read(document: bytes) -> ResolvedRun:
     return resolved_from_json(document)
 
 
-def _resolve(run: Mapping[str, Any], pinned: ResolvedRun | None, default_image: str) -> ResolvedRun:
+def _resolve(fresh: ResolvedRun, pinned: ResolvedRun | None, default_image: str) -> ResolvedRun:
     """The object resolved now; with a pinned configuration, that one with the object's operations.
 
     What only the operator acts on is left out, so that changing it disturbs no pod.
     """
-    resolved = _fresh(run)
-    fresh = resolved.document()
+    document = fresh.document()
     image = default_image
     if pinned is not None:
         base = pinned.document()["spec"]
         image = base["cluster"]["image"]
-        operations = operations_of(fresh["spec"]) | {"evaluation": base["evaluation"]}
+        operations = operations_of(document["spec"]) | {"evaluation": base["evaluation"]}
         operations["cluster"]["keepOnFailure"] = base["cluster"]["keepOnFailure"]
-        fresh["spec"] = merge(operations, identity_of(base))
-    elif resolved.store.startswith("file://"):
+        document["spec"] = merge(operations, identity_of(base))
+    elif fresh.store.startswith("file://"):
         raise SpecError(
             [
-                f"spec.storage.uri: '{resolved.store}' is a folder, and the pods of a run share none: what"
+                f"spec.storage.uri: '{fresh.store}' is a folder, and the pods of a run share none: what"
                 " one writes no other finds; write s3://bucket/prefix (with storage.endpoint for other servers than"
                 " Amazon's)"
             ]
         )
-    fresh["spec"]["suspend"] = False
-    fresh["spec"]["cluster"].setdefault("image", image)
-    return resolve(fresh)
-
-
-def _fresh(run: Mapping[str, Any]) -> ResolvedRun:
-    """The object resolved now."""
-    return resolve({key: run[key] for key in ("apiVersion", "kind", "metadata", "spec")})
+    document["spec"]["suspend"] = False
+    document["spec"]["cluster"].setdefault("image", image)
+    return resolve(document)
 
 
 def _edited(name: str, changes: Sequence[str]) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 
 from llm360.cli.arguments import add_output, add_overrides, add_release
 from llm360.release.create import open_release
-from llm360.release.selection import name_of
 from llm360.report.text import counted
 from llm360.storage import open_storage
-from llm360_trainer.driver.progress import LOG_INTERVAL_SECONDS
+from llm360_trainer.cli.arguments import add_address, add_log
 from llm360_trainer.replay.comparison import ComparedCheckpoint, Comparison
 from llm360_trainer.replay.segment import BEGINNING, Segment, find_segment
 
@@ -54,20 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--steps", type=int, metavar="N", help="only the first N steps: their losses, not the checkpoint")
     add_overrides(parser)
-    add("--address", help="address of a Ray cluster, 'auto' for this machine's; default: start Ray here")
-    add(
-        "--log-format",
-        choices=("auto", "text", "json"),
-        default="auto",
-        help="auto: a bar on a terminal, lines of text otherwise (default: %(default)s)",
-    )
-    add(
-        "--log-interval",
-        type=float,
-        default=LOG_INTERVAL_SECONDS,
-        metavar="SECONDS",
-        help="least time between the lines of two steps in a log; 0: every step (default: %(default)s)",
-    )
+    add_address(parser)
+    add_log(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -112,7 +99,7 @@ def facts(segment: Segment, comparison: Comparison) -> dict[str, Any]:
 
 def describe(segment: Segment, comparison: Comparison) -> str:
     """The outcome for a person."""
-    start = name_of(segment.start) if segment.start else "the untrained model"
+    start, end = segment.start_name, segment.end_name
     lines = []
     if comparison.num_steps:
         same = comparison.num_steps - len(comparison.different)
@@ -125,7 +112,6 @@ def describe(segment: Segment, comparison: Comparison) -> str:
     for checkpoint in comparison.checkpoints:
         lines += _describe_digests(checkpoint)
     lines += [f"other   {difference}" for difference in comparison.environment]
-    end = name_of(segment.end) if segment.last_step == segment.end.step else f"step {segment.last_step}"
     if comparison.is_same:
         lines.append(f"result  the same bits: {end} follows from {start} by the recorded data")
     else:

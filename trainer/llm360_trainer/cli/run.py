@@ -13,8 +13,8 @@ import traceback
 from llm360.cli.arguments import add_overrides
 from llm360.errors import LLM360Error
 from llm360.spec import load_run
+from llm360_trainer.cli.arguments import add_address, add_log
 from llm360_trainer.driver.log_copy import VARIABLE, copied_output
-from llm360_trainer.driver.progress import LOG_INTERVAL_SECONDS
 from llm360_trainer.driver.service import DEFAULT_PORT
 
 EXAMPLES = """\
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="FILE|PRESET", help="an LLM360Run as YAML or JSON, '-' for stdin, or a preset's name")
     add("--store", metavar="URI", help="where the release goes: a folder or s3://bucket/prefix (sets storage.uri)")
     add_overrides(parser)
-    add("--address", help="address of a Ray cluster, 'auto' for this machine's; default: start Ray here")
+    add_address(parser)
     add(
         "--host",
         help="address for /status and /metrics (default: this machine alone; with --address every interface, since"
@@ -57,19 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="also push metrics to this Prometheus Pushgateway, for machines that no Prometheus can reach",
     )
-    add(
-        "--log-format",
-        choices=("auto", "text", "json"),
-        default="auto",
-        help="auto: a bar on a terminal, lines of text otherwise (default: %(default)s)",
-    )
-    add(
-        "--log-interval",
-        type=float,
-        default=LOG_INTERVAL_SECONDS,
-        metavar="SECONDS",
-        help="least time between the lines of two steps in a log; 0: every step (default: %(default)s)",
-    )
+    add_log(parser)
     parser.set_defaults(run=run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 from llm360.release.metrics import StepRecord
@@ -55,6 +56,47 @@ class Update:
     records: list[StepRecord] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     outcome: Outcome | None = None
+
+
+class Outbox:
+    """What a recorder has for its driver: steps, sentences, and the outcome, of which the first counts.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._update = Update()
+        self._outcome: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended, once it has."""
+        with self._lock:
+            return self._outcome
+
+    def record(self, record: StepRecord) -> None:
+        """A step is finished."""
+        with self._lock:
+            self._update.records.append(record)
+
+    def say(self, text: str, *, checkpoint: str | None = None, attempt: int | None = None) -> None:
+        """Something happened that a person should see."""
+        with self._lock:
+            self._update.events.append(Event(text, checkpoint, attempt))
+
+    def end(self, outcome: Outcome) -> None:
+        """The run has ended so, unless it had ended before."""
+        with self._lock:
+            if self._outcome is None:
+                self._outcome = outcome
+
+    def drain(self) -> Update:
+        """What happened since the last call."""
+        with self._lock:
+            update, self._update = self._update, Update()
+            update.outcome = self._outcome
+        return update
 
 
 def describe_error(error: BaseException) -> str:

@@ -31,7 +31,7 @@ from llm360_trainer.checkpoint.parts import CheckpointIncompleteError, RankPart,
 from llm360_trainer.driver.attempts import Attempts
 from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
-from llm360_trainer.driver.messages import Event, Outcome, RecorderInput, Update
+from llm360_trainer.driver.messages import Outbox, Outcome, RecorderInput, Update
 from llm360_trainer.driver.metrics import RunMetrics
 from llm360_trainer.driver.pinned import stage_entry
 from llm360_trainer.driver.push import MetricsPush
@@ -64,8 +64,7 @@ class Recorder:
         self._writer: TrainingWriter | None = None
         self._known = self._ledger.history()
         self._lock = threading.Lock()
-        self._update = Update()
-        self._outcome: Outcome | None = None
+        self._outbox = Outbox()
         self._over = threading.Event()
         self._pending: list[StepRecord] = []
         self._batch: list[StepRecord] = []
@@ -76,15 +75,17 @@ class Recorder:
         self._attempts = Attempts(self._run.spec.recovery.max_attempts)
         self._started = time.time()
         self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
-        self._metrics = RunMetrics(self._run, given.stages, self._known, self._say)
+        self._metrics = RunMetrics(self._run, given.stages, self._known, self._outbox.say)
         self._service = StatusService(
             self.status,
             self._metrics.registry,
             host=given.host,
             port=given.port,
-            say=self._say,
+            say=self._outbox.say,
         )
-        self._push = MetricsPush(given.push, self._run.name, self._metrics.registry, self._say) if given.push else None
+        self._push = (
+            MetricsPush(given.push, self._run.name, self._metrics.registry, self._outbox.say) if given.push else None
+        )
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     # -- asked by the ranks --------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ class Recorder:
 
         def fall_back() -> AttemptPlan:
             checkpoint = self._history().all_checkpoints[refused]
-            refuse(self._claimed(), self._ledger, checkpoint, problem, self._say)
+            refuse(self._claimed(), self._ledger, checkpoint, problem, self._outbox.say)
             return self._plan()
 
         return self._commit_now(fall_back)
@@ -113,7 +114,9 @@ class Recorder:
             stage = self._stage_of(step)
             writer.skip(step, stage.tokens_after(step), stage.index, [step - stage.first_step], problem)
             writer.rewind(step + 1, history.resume_point().checkpoint, problem)
-            self._say(f"{problem}; going back to step {history.resume_point().step} and leaving step {step + 1} out")
+            self._outbox.say(
+                f"{problem}; going back to step {history.resume_point().step} and leaving step {step + 1} out"
+            )
             return self._plan()
 
         return self._commit_now(rewind)
@@ -128,8 +131,8 @@ class Recorder:
                 return Command.STOP
             record = replace(record, memory_bytes=max(record.memory_bytes, self._peak_memory))
             self._pending.append(record)
-            self._update.records.append(record)
             self._last_record = record
+        self._outbox.record(record)
         self._metrics.observe(record, self._world)
         return Command.STOP if self._over.is_set() else Command.CONTINUE
 
@@ -153,7 +156,7 @@ class Recorder:
                 step, stage.tokens_after(step), stage.index, [step - stage.first_step], problem
             )
         )
-        self._say(f"{problem}; the update is skipped")
+        self._outbox.say(f"{problem}; the update is skipped")
         return Command.CONTINUE
 
     def checkpoint_part(self, part: RankPart) -> None:
@@ -189,7 +192,7 @@ class Recorder:
 
     def event(self, text: str) -> None:
         """Pass a sentence on to whoever watches."""
-        self._say(text)
+        self._outbox.say(text)
 
     def fail(self, message: str, reason: str, exit_code: int) -> None:
         """A rank cannot go on."""
@@ -212,10 +215,7 @@ class Recorder:
 
     def drain(self) -> Update:
         """What happened since the last call."""
-        with self._lock:
-            update, self._update = self._update, Update()
-            update.outcome = self._outcome
-        return update
+        return self._outbox.drain()
 
     def interrupt(self, exit_code: int, signal: str) -> None:
         """End the run for this driver: ranks are told to stop, records kept so far are committed.
@@ -224,7 +224,7 @@ class Recorder:
             exit_code: The driver's.
             signal: Name of the signal that asks for it.
         """
-        self._say(f"{signal}: committing the records so far and stopping")
+        self._outbox.say(f"{signal}: committing the records so far and stopping")
         self._set_outcome(Outcome(exit_code, "Interrupted", "interrupted; run it again to go on"))
 
     def flush(self) -> None:
@@ -253,8 +253,7 @@ class Recorder:
 
     def status(self) -> dict[str, Any]:
         """The run's status as `/status` shows it; fields as in the resource's status."""
-        with self._lock:
-            record, outcome = self._last_record, self._outcome
+        record, outcome = self._last_record, self._outbox.outcome
         total_steps = self._given.stages[-1].last_step
         return run_status(self._run.name, total_steps, self._known, record, outcome, self._attempts)
 
@@ -292,7 +291,9 @@ class Recorder:
             writer.stage(stage_entry(self._run, stage, writer.attempt))
         plan = self._plan()
         start = f"step {plan.first_step}" if plan.resume else "the beginning"
-        self._say(f"attempt {plan.attempt} starts from {start} on {group.world_size} workers", attempt=plan.attempt)
+        self._outbox.say(
+            f"attempt {plan.attempt} starts from {start} on {group.world_size} workers", attempt=plan.attempt
+        )
         self._note_head()
         return plan
 
@@ -305,10 +306,10 @@ class Recorder:
 
     def _say_failure(self) -> None:
         if not self._over.is_set():
-            self._say(f"a worker failed: {self._attempts.failure}")
+            self._outbox.say(f"a worker failed: {self._attempts.failure}")
 
     def _plan(self) -> AttemptPlan:
-        return plan_attempt(self._claimed(), self._ledger, self._given.stages, self._say)
+        return plan_attempt(self._claimed(), self._ledger, self._given.stages, self._outbox.say)
 
     def _commit_metrics(self, last_step: int | None = None) -> None:
         """Commit the records kept in memory, up to `last_step`; they stay in memory until that has succeeded."""
@@ -341,7 +342,7 @@ class Recorder:
                 config_digest=self._history().config_digest,
             )
         except CheckpointIncompleteError as error:
-            self._say(error.message)
+            self._outbox.say(error.message)
             return
         self._storage.put(manifest_key(manifest.prefix), manifest.encode())
         published = stage.publishes(self._run.spec.checkpoints, step)
@@ -349,7 +350,7 @@ class Recorder:
         writer.checkpoint(manifest, labels=labels, published=published)
         self._attempts.checkpointed()
         name = labels[0] if labels else f"resume checkpoint of step {step}"
-        self._say(f"{name} committed at step {step}, {manifest.total_bytes / 2**20:.1f} MiB", checkpoint=name)
+        self._outbox.say(f"{name} committed at step {step}, {manifest.total_bytes / 2**20:.1f} MiB", checkpoint=name)
         apply_retention(writer, keep_state=self._run.spec.checkpoints.keep_state)
         self._note_head()
 
@@ -376,7 +377,7 @@ class Recorder:
 
     def _say_waiting(self, text: str) -> None:
         self._metrics.note_waiting(True)
-        self._say(text)
+        self._outbox.say(text)
 
     # -- small things --------------------------------------------------------------------------------------
 
@@ -425,15 +426,9 @@ class Recorder:
         """The stage that step `step` of the run, counted from 0, belongs to."""
         return next(stage for stage in self._given.stages if step < stage.last_step)
 
-    def _say(self, text: str, *, checkpoint: str | None = None, attempt: int | None = None) -> None:
-        with self._lock:
-            self._update.events.append(Event(text, checkpoint, attempt))
-
     def _end(self, error: LLM360Error) -> None:
         self._set_outcome(Outcome(error.exit_code, error.reason, error.message))
 
     def _set_outcome(self, outcome: Outcome) -> None:
-        with self._lock:
-            if self._outcome is None:
-                self._outcome = outcome
+        self._outbox.end(outcome)
         self._over.set()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llm360.canonical import sha256_digest
 from llm360.errors import IntegrityError, ObjectNotFoundError
-from llm360.release.checkpoint import CheckpointManifest
+from llm360.release.checkpoint import load_checkpoint_manifest
 from llm360.release.history import CheckpointEntry, History
-from llm360.release.layout import manifest_key
 from llm360.release.ledger import Ledger
 from llm360.release.writer import TrainingWriter
 from llm360.storage import Storage
@@ -36,14 +34,24 @@ def plan_attempt(writer: TrainingWriter, ledger: Ledger, stages: Sequence[StageP
         resume = None
         if checkpoint is not None:
             try:
-                manifest = _read_manifest(ledger.storage, checkpoint)
+                resume = resume_from(ledger.storage, checkpoint)
             except (IntegrityError, ObjectNotFoundError) as error:
                 refuse(writer, ledger, checkpoint, error.message, say)
                 continue
-            resume = Resume(checkpoint.name, checkpoint.body.prefix, manifest)
         return AttemptPlan(
             writer.attempt, resume, skip, needs_new_attempt=_is_written_again(history, writer.attempt, checkpoint)
         )
+
+
+def resume_from(storage: Storage, checkpoint: CheckpointEntry) -> Resume:
+    """A checkpoint as ranks go on from it, its manifest checked against the ledger.
+
+    Raises:
+        IntegrityError: the manifest is not what the ledger names.
+        ObjectNotFoundError: it is not there.
+    """
+    body = checkpoint.body
+    return Resume(checkpoint.name, body.prefix, load_checkpoint_manifest(storage, body.prefix, body.digests.manifest))
 
 
 def skipped_steps(history: History, stages: Sequence[StagePlan]) -> frozenset[int]:
@@ -75,11 +83,3 @@ def _is_written_again(history: History, attempt: int, start: CheckpointEntry | N
     """
     first = 0 if start is None else start.step + 1
     return any(known.body.attempt == attempt and known.step >= first for known in history.all_checkpoints.values())
-
-
-def _read_manifest(storage: Storage, checkpoint: CheckpointEntry) -> CheckpointManifest:
-    key = manifest_key(checkpoint.body.prefix)
-    data = storage.get(key)
-    if (digest := sha256_digest(data)) != checkpoint.body.digests.manifest:
-        raise IntegrityError(f"{key} has digest {digest}, but the ledger names {checkpoint.body.digests.manifest}")
-    return CheckpointManifest.decode(data, key)

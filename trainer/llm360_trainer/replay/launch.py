@@ -8,21 +8,18 @@ from dataclasses import dataclass
 import ray
 
 from llm360.errors import InputError, LLM360Error
-from llm360.release.create import open_release
-from llm360.release.history import History
-from llm360.release.selection import name_of
 from llm360.report.text import counted
 from llm360.storage import Storage
 from llm360_trainer.driver.launch import Interruption, Launch, RayRuntime, start_beside, worker_input
 from llm360_trainer.driver.messages import Outcome
 from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
-from llm360_trainer.driver.resume import skipped_steps
+from llm360_trainer.driver.resume import resume_from, skipped_steps
 from llm360_trainer.driver.stages import plan_stages
 from llm360_trainer.replay.comparison import Comparison, compare
 from llm360_trainer.replay.recorder import ReplayInput, ReplayRecorder
-from llm360_trainer.replay.segment import Segment, moved, recorded_run, start_manifest
-from llm360_trainer.train.plan import AttemptPlan, Resume, StagePlan
+from llm360_trainer.replay.segment import Segment, moved, recorded_run
+from llm360_trainer.train.plan import AttemptPlan, StagePlan
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ def replay(storage: Storage, segment: Segment, overrides: Sequence[str], options
         IntegrityError: bytes to start from are not those that the ledger names.
         ReplayStoppedError: a worker failed, or a signal came.
     """
-    history = open_release(storage).history()
-    run = recorded_run(storage, history, segment.claim, overrides)
+    run = recorded_run(storage, segment.history, segment.claim, overrides)
     with (
         Interruption() as interruption,
         Progress(
@@ -78,10 +74,10 @@ def replay(storage: Storage, segment: Segment, overrides: Sequence[str], options
         stages = plan_stages(
             moved(run, storage.uri), storage.options, progress.event, before_preparing=_refuse_to_prepare
         )
-        check_pinned(run, history, stages)
+        check_pinned(run, segment.history, stages)
         runtime.start()
         given = ReplayInput(
-            attempt_plan(storage, history, segment, stages), segment.losses, run.operations(), run.spec.cluster.image
+            attempt_plan(storage, segment, stages), segment.losses, run.operations(), run.spec.cluster.image
         )
         progress.event(describe(segment, run.spec.cluster.world_size))
         recorder = start_beside(ReplayRecorder, given)
@@ -94,28 +90,23 @@ def replay(storage: Storage, segment: Segment, overrides: Sequence[str], options
 
 def describe(segment: Segment, world_size: int) -> str:
     """One sentence of what is trained."""
-    start = name_of(segment.start) if segment.start else "the untrained model"
-    end = name_of(segment.end) if segment.last_step == segment.end.step else f"step {segment.last_step}"
     steps = counted(segment.last_step - segment.first_step, "step")
     workers = counted(world_size, "worker")
-    return f"{steps} from {start} to {end}, as attempt {segment.claim.attempt} made them, on {workers}"
+    by = f"as attempt {segment.claim.attempt} made them, on {workers}"
+    return f"{steps} from {segment.start_name} to {segment.end_name}, {by}"
 
 
-def attempt_plan(storage: Storage, history: History, segment: Segment, stages: Sequence[StagePlan]) -> AttemptPlan:
+def attempt_plan(storage: Storage, segment: Segment, stages: Sequence[StagePlan]) -> AttemptPlan:
     """What the ranks are to do: as the attempt that made the segment's end, up to there.
 
     Raises:
         IntegrityError: the manifest to start from is not what the ledger names.
+        StorageError: it cannot be read.
     """
-    manifest = start_manifest(storage, segment)
-    then = History.from_entries(history.entries[: segment.end.seq + 1])
-    resume = None
-    if segment.start is not None and manifest is not None:
-        resume = Resume(segment.start.name, segment.start.body.prefix, manifest)
     return AttemptPlan(
         attempt=segment.claim.attempt,
-        resume=resume,
-        skip=skipped_steps(then, stages),
+        resume=resume_from(storage, segment.start) if segment.start else None,
+        skip=skipped_steps(segment.history, stages),
         last_step=segment.last_step,
     )
 

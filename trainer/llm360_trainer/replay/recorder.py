@@ -10,7 +10,7 @@ from typing import Any
 from llm360.release.metrics import StepRecord
 from llm360_trainer.checkpoint.parts import RankPart, merge_parts
 from llm360_trainer.driver.environment import describe_environment
-from llm360_trainer.driver.messages import Event, Outcome, Update
+from llm360_trainer.driver.messages import Outbox, Outcome, Update
 from llm360_trainer.replay.comparison import Digests, Replayed, is_same_loss
 from llm360_trainer.replay.segment import StepLoss
 from llm360_trainer.train.plan import AttemptPlan, Command, GroupInfo, WorkerReport
@@ -45,8 +45,7 @@ class ReplayRecorder:
     def __init__(self, given: ReplayInput) -> None:
         self._given = given
         self._lock = threading.Lock()
-        self._update = Update()
-        self._outcome: Outcome | None = None
+        self._outbox = Outbox()
         self._losses: dict[int, StepLoss] = {}
         self._parts: dict[int, list[RankPart]] = {}
         self._digests: dict[int, Digests] = {}
@@ -58,14 +57,14 @@ class ReplayRecorder:
     def begin_attempt(self, group: GroupInfo) -> AttemptPlan | None:
         """The plan, for the first group; a second one stands for a failure and has nothing to do."""
         with self._lock:
-            if self._environment or self._outcome is not None:
+            if self._environment or self._outbox.outcome is not None:
                 return None
             self._environment = describe_environment(group, self._given.operations, self._given.image)
         return self._given.plan
 
     def fall_back(self, refused: str, problem: str) -> AttemptPlan | None:  # noqa: ARG002
         """The checkpoint to start from does not verify: nothing can be said of what follows it."""
-        self._end(Outcome(1, "IntegrityFailed", f"{problem}; nothing was replayed"))
+        self._outbox.end(Outcome(1, "IntegrityFailed", f"{problem}; nothing was replayed"))
         return None
 
     def record_step(self, record: StepRecord) -> Command:
@@ -73,13 +72,12 @@ class ReplayRecorder:
         made, recorded = StepLoss(record.loss, record.skipped), self._given.losses[record.step]
         with self._lock:
             self._losses[record.step] = made
-            self._update.records.append(record)
-            is_over = self._outcome is not None
             is_first = not self._has_differed and not is_same_loss(recorded, made)
             self._has_differed |= is_first
+        self._outbox.record(record)
         if is_first:
             self.event(f"step {record.step}: the loss is {made.loss!r}, recorded is {recorded.loss!r}")
-        return Command.STOP if is_over else Command.CONTINUE
+        return Command.STOP if self._outbox.outcome is not None else Command.CONTINUE
 
     def nonfinite(self, step: int, problem: str) -> Command:  # noqa: ARG002
         """Go on: what the run did about it is in the ledger, and the plan follows that."""
@@ -103,32 +101,28 @@ class ReplayRecorder:
 
     def finish(self) -> None:
         """All steps are made and all parts handed over."""
-        self._end(Outcome(0, "Replayed", "every step of the segment was made"))
+        self._outbox.end(Outcome(0, "Replayed", "every step of the segment was made"))
 
     def report(self, report: WorkerReport) -> None:
         """Not kept: a replay is not watched."""
 
     def event(self, text: str) -> None:
         """Pass a sentence on to whoever watches."""
-        with self._lock:
-            self._update.events.append(Event(text))
+        self._outbox.say(text)
 
     def fail(self, message: str, reason: str, exit_code: int) -> None:
         """A rank cannot go on."""
-        self._end(Outcome(exit_code, reason, message))
+        self._outbox.end(Outcome(exit_code, reason, message))
 
     def group_failed(self, problem: str) -> None:
         """A rank died without a word."""
-        self._end(Outcome(1, "WorkerFailed", f"a worker failed: {problem}"))
+        self._outbox.end(Outcome(1, "WorkerFailed", f"a worker failed: {problem}"))
 
     # -- asked by the driver -------------------------------------------------------------------------------
 
     def drain(self) -> Update:
         """What happened since the last call."""
-        with self._lock:
-            update, self._update = self._update, Update()
-            update.outcome = self._outcome
-        return update
+        return self._outbox.drain()
 
     def interrupt(self, exit_code: int, signal: str) -> None:
         """End the replay.
@@ -138,7 +132,7 @@ class ReplayRecorder:
             signal: Name of the signal that asks for it.
         """
         self.event(f"{signal}: stopping")
-        self._end(Outcome(exit_code, "Interrupted", "interrupted; nothing was written, run it again"))
+        self._outbox.end(Outcome(exit_code, "Interrupted", "interrupted; nothing was written, run it again"))
 
     def flush(self) -> None:
         """Nothing is committed."""
@@ -147,8 +141,3 @@ class ReplayRecorder:
         """What was made so far."""
         with self._lock:
             return Replayed(dict(self._losses), dict(self._digests), self._environment)
-
-    def _end(self, outcome: Outcome) -> None:
-        with self._lock:
-            if self._outcome is None:
-                self._outcome = outcome

@@ -8,7 +8,6 @@ Everything is read from the chain as it was when the checkpoint was committed: w
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from llm360.canonical import sha256_digest
 from llm360.errors import InputError, IntegrityError
-from llm360.release.checkpoint import CheckpointManifest, load_checkpoint_manifest
 from llm360.release.create import load_config
 from llm360.release.entries import Attempt
+from llm360.release.environment import load_environment
 from llm360.release.history import CheckpointEntry, History
-from llm360.release.layout import environment_key
 from llm360.release.metrics import run_table
 from llm360.release.selection import find_checkpoint, name_of, select_checkpoints
 from llm360.spec import ResolvedRun
@@ -63,6 +60,7 @@ class Segment:
         losses: What was recorded, by step (finished steps after it).
         checkpoints: Those committed on the way, `end` included where it is reached.
         environment: What that attempt ran on, as recorded.
+        history: What the chain said when `end` was committed.
     """
 
     end: CheckpointEntry
@@ -72,11 +70,22 @@ class Segment:
     losses: Mapping[int, StepLoss]
     checkpoints: tuple[CheckpointEntry, ...]
     environment: Mapping[str, Any]
+    history: History
 
     @property
     def first_step(self) -> int:
         """Finished steps at its start."""
         return self.start.step if self.start else 0
+
+    @property
+    def start_name(self) -> str:
+        """Where it starts, for people."""
+        return _name_of_start(self.start)
+
+    @property
+    def end_name(self) -> str:
+        """Where it ends, for people."""
+        return name_of(self.end) if self.last_step == self.end.step else f"step {self.last_step}"
 
 
 def find_segment(
@@ -106,7 +115,7 @@ def find_segment(
     first_step = first.step if first else 0
     if steps is not None and not 1 <= steps <= end.step - first_step:
         raise InputError(
-            f"--steps {steps}: from {name_of(first) if first else 'the untrained model'} to {name_of(end)} there are"
+            f"--steps {steps}: from {_name_of_start(first)} to {name_of(end)} there are"
             f" {end.step - first_step}; ask for 1 to so many"
         )
     last_step = end.step if steps is None else first_step + steps
@@ -127,8 +136,13 @@ def find_segment(
         checkpoints=tuple(
             known for known in then.branch if (-1 if first is None else first.step) < known.step <= last_step
         ),
-        environment=load_environment(storage, end),
+        environment=load_environment(storage, end.body.attempt, end.body.digests.environment),
+        history=then,
     )
+
+
+def _name_of_start(checkpoint: CheckpointEntry | None) -> str:
+    return name_of(checkpoint) if checkpoint else "the untrained model"
 
 
 def _start(then: History, now: History, end: CheckpointEntry, wanted: str | None) -> CheckpointEntry | None:
@@ -146,34 +160,6 @@ def _start(then: History, now: History, end: CheckpointEntry, wanted: str | None
         names = ", ".join([BEGINNING, *map(name_of, kept)])
         raise InputError(f"--from {wanted}: that checkpoint {why}; a replay to {name_of(end)} can start from {names}")
     return chosen
-
-
-def load_environment(storage: Storage, checkpoint: CheckpointEntry) -> Mapping[str, Any]:
-    """What the attempt that made a checkpoint ran on.
-
-    Raises:
-        IntegrityError: it is not what the ledger names.
-        StorageError: it cannot be read.
-    """
-    key = environment_key(checkpoint.body.attempt)
-    data = storage.get(key)
-    if (digest := sha256_digest(data)) != checkpoint.body.digests.environment:
-        raise IntegrityError(f"{key} has digest {digest}, but the ledger names {checkpoint.body.digests.environment}")
-    environment: Mapping[str, Any] = json.loads(data)
-    return environment
-
-
-def start_manifest(storage: Storage, segment: Segment) -> CheckpointManifest | None:
-    """The manifest of the checkpoint that a segment starts from; None for the untrained model.
-
-    Raises:
-        IntegrityError: it is not what the ledger names.
-        StorageError: it cannot be read.
-    """
-    if segment.start is None:
-        return None
-    body = segment.start.body
-    return load_checkpoint_manifest(storage, body.prefix, body.digests.manifest)
 
 
 def recorded_run(storage: Storage, history: History, claim: Attempt, overrides: Sequence[str] = ()) -> ResolvedRun:

@@ -24,6 +24,7 @@ from llm360.errors import ObjectExistsError, ObjectNotFoundError
 from llm360.release.checkpoint import CheckpointManifest, FileRecord, TensorRecord, tensors_digest
 from llm360.release.create import create_release
 from llm360.release.entries import Analysis, Eval, Score, Stage, StageDigests
+from llm360.release.history import CheckpointEntry
 from llm360.release.layout import analysis_prefix, checkpoint_prefix, eval_prefix, manifest_key
 from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.verify import verify
@@ -171,6 +172,17 @@ class ReleaseBuilder:
 
     def tokens(self, step: int) -> int:
         return step * BATCH_ROWS * PREDICTIONS
+
+    def fall_back(self) -> list[CheckpointEntry]:
+        """An attempt that has made two checkpoints and falls back to the first, as the second does not verify."""
+        self.start()
+        self.pin_stages()
+        self.checkpoint(0, "init")
+        self.metrics(1, 2)
+        self.checkpoint(2, published=False)
+        initial, damaged = self.ledger.history().branch
+        self.writer.fallback([damaged], initial, "step 2 does not verify")
+        return [initial, damaged]
 
     def checkpoint(self, step: int, *labels: str, published: bool = True) -> CheckpointManifest:
         prefix = checkpoint_prefix(step, self.writer.attempt)

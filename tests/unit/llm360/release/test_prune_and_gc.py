@@ -70,13 +70,7 @@ def test_retention_records_first_then_removes_and_verify_understands(run):
 
 def test_files_that_a_checkpoint_made_again_has_stay(builder):
     """After a fallback, an attempt may make a checkpoint again in the folder of the damaged one."""
-    builder.start()
-    builder.pin_stages()
-    builder.checkpoint(0, "init")
-    builder.metrics(1, 2)
-    builder.checkpoint(2, published=False)
-    initial, damaged = builder.ledger.history().branch
-    builder.writer.fallback([damaged], initial, "step 2 does not verify")
+    _initial, damaged = builder.fall_back()
     builder.metrics(1, 2)
     builder.checkpoint(2, "ckpt_000")
     assert [removal.checkpoint.name for removal in apply_retention(builder.writer)] == [damaged.name]

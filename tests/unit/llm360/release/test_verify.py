@@ -137,13 +137,7 @@ def test_hole_in_the_records_of_a_run_in_progress(builder):
 
 def test_checkpoint_made_again_in_its_own_folder_stands_only_for_a_damaged_one(builder):
     """Only a fallback entry says that the bytes of the first are not to be looked for."""
-    builder.start()
-    builder.pin_stages()
-    builder.checkpoint(0, "init")
-    builder.metrics(1, 2)
-    builder.checkpoint(2, published=False)
-    initial, damaged = builder.ledger.history().branch
-    builder.writer.fallback([damaged], initial, "step 2 does not verify")
+    initial, _damaged = builder.fall_back()
     builder.metrics(1, 2)
     builder.checkpoint(2, "ckpt_000")
     report = verify(builder.storage)
@@ -157,13 +151,7 @@ def test_checkpoint_made_again_in_its_own_folder_stands_only_for_a_damaged_one(b
 
 
 def test_files_of_a_checkpoint_in_the_folder_of_a_pruned_one_are_missed(builder):
-    builder.start()
-    builder.pin_stages()
-    builder.checkpoint(0, "init")
-    builder.metrics(1, 2)
-    builder.checkpoint(2, published=False)
-    initial, damaged = builder.ledger.history().branch
-    builder.writer.fallback([damaged], initial, "step 2 does not verify")
+    _initial, damaged = builder.fall_back()
     builder.writer.prune(damaged, ["model", "state"], "why")
     builder.metrics(1, 2)
     builder.checkpoint(2, "ckpt_000")

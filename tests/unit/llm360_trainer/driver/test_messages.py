@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm360_trainer.driver.messages import describe_error
+from llm360_trainer.driver.messages import Event, Outbox, Outcome, describe_error
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,15 @@ from llm360_trainer.driver.messages import describe_error
 )
 def test_an_error_is_one_sentence(error: Exception, sentence: str) -> None:
     assert describe_error(error) == sentence
+
+
+def test_an_outbox_is_emptied_and_keeps_the_first_outcome() -> None:
+    outbox = Outbox()
+    outbox.say("begins", attempt=1)
+    update = outbox.drain()
+    assert (update.events, update.outcome) == ([Event("begins", None, 1)], None)
+    outbox.end(Outcome(0, "Complete", "done"))
+    outbox.end(Outcome(1, "Failed", "too late"))
+    for _ in range(2):
+        update = outbox.drain()
+        assert (update.records, update.events, update.outcome) == ([], [], Outcome(0, "Complete", "done"))

@@ -117,7 +117,7 @@ def test_steps_are_left_out_as_they_were_when_the_checkpoint_was_made(
     storage = open_storage(str(store))
     history = open_release(storage).history()
     segment = find_segment(storage, history, "4", start="start")
-    plan = attempt_plan(storage, history, segment, (stage,))
+    plan = attempt_plan(storage, segment, (stage,))
     assert (plan.attempt, plan.resume, plan.skip, plan.last_step) == (1, None, {1}, 4)
 
 
