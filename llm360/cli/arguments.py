@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from llm360.errors import InputError
@@ -44,6 +46,19 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a field below spec, as training.seed=7; may be repeated",
     )
+
+
+def local_path(text: str) -> Path:
+    """A file or folder of this machine, as the type of an argument: `Path("s3://b/x")` would be a folder `s3:`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, or the address of a store.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a path on this machine")
+    if re.match(r"(s3|file|https?):|[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is an address; give a path on this machine")
+    return Path(text)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -76,6 +76,27 @@ def link_durably(fd: int, temporary: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that the user named, whole or not at all: what was there stays until the new one is complete.
+
+    A link is followed. A device or pipe (`/dev/stdout`) is written to and stays what it is.
+
+    Raises:
+        StoreUnusableError: the disk is full, the folder may not be written, or the path is that of a folder.
+        StorageError: the file system refuses otherwise.
+    """
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
+        final = path.resolve()
+        with temporary_file(final.parent) as (fd, temporary):
+            write_all(fd, data, 0)
+            replace_durably(fd, temporary, final)
+    except OSError as error:
+        raise explain(error, path, "write") from error
+
+
 def make_folders(folder: Path) -> None:
     """Make the folder and its parents, each made durable in its own parent."""
     if folder.is_dir():

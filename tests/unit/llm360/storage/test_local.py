@@ -70,3 +70,46 @@ def test_explain_the_unexpected(tmp_path):
     error = local.explain(OSError(errno.EIO, "Input/output error"), tmp_path, "read")
     assert type(error) is StorageError
     assert error.message == f"cannot read {tmp_path}: input/output error"
+
+
+def test_write_file_replaces_what_was_there_and_follows_links(tmp_path):
+    page, link = tmp_path / "new" / "page.html", tmp_path / "link.html"
+    local.write_file(page, b"one")
+    link.symlink_to(page)
+    local.write_file(link, b"two")
+    assert page.read_bytes() == b"two"
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link.html", "new", "page.html"]
+
+
+def test_write_file_leaves_what_was_there_where_the_disk_is_full(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    page.write_bytes(b"one")
+    real = os.pwrite
+
+    def full(fd, data, offset):
+        if offset:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data[:1], offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StoreUnusableError, match="free some space") as raised:
+        local.write_file(page, b"two")
+    assert raised.value.reason == "DiskFull"
+    assert page.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [page]
+
+
+def test_write_file_leaves_a_device_what_it_is(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    local.write_file(pipe, b"page")
+    assert os.read(reader, 10) == b"page"
+    assert pipe.is_fifo()
+    os.close(reader)
+
+
+def test_write_file_to_a_folder(tmp_path):
+    with pytest.raises(StoreUnusableError, match="is a folder, not a file"):
+        local.write_file(tmp_path, b"page")
