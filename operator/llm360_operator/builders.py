@@ -305,13 +305,34 @@ def ray_cluster(run: Manifest, config: ResolvedRun, config_name: str, digest: st
     return manifest
 
 
-def ray_job(run: Manifest, number: int) -> Manifest:
-    """One submission of the driver to the run's cluster. KubeRay submits it and polls it with its own token."""
+def ray_job(run: Manifest, number: int, cluster_uid: str) -> Manifest:
+    """One submission of the driver to the run's cluster. KubeRay submits it and polls it with its own token.
+
+    Its controller is the cluster, so that Kueue sees that its pods are admitted already: it would put a job without a
+    queue into the namespace's default one, suspended, and KubeRay takes no such job for a cluster that is there. The
+    run owns it too, so that it outlives the cluster.
+
+    Args:
+        run: The LLM360Run.
+        number: Of the submission.
+        cluster_uid: Of the RayCluster.
+    """
     name = run["metadata"]["name"]
+    metadata = owned(run, job_name(name, number))
+    metadata["ownerReferences"][0]["controller"] = False
+    metadata["ownerReferences"].append(
+        {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayCluster",
+            "name": cluster_name(name),
+            "uid": cluster_uid,
+            "controller": True,
+        }
+    )
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": owned(run, job_name(name, number)),
+        "metadata": metadata,
         "spec": {
             "entrypoint": ENTRYPOINT,
             "jobId": job_name(name, number),

@@ -35,7 +35,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "status": ("readyWorkerReplicas", "conditions"),
     },
     "RayJob": {"status": ("jobStatus", "jobDeploymentStatus", "reason", "message", "endTime")},
-    "Job": {"status": ("conditions", "ready", "terminating")},
+    "Job": {"spec": ("suspend",), "status": ("conditions", "ready", "terminating")},
 }
 """What `seen` and `observe` read, by kind; of kinds that are not here everything but the metadata is kept."""
 

@@ -255,6 +255,9 @@ def looked_at_first(case: Case) -> Step | None:
         return Step(looking, (Create(manifest),), WAIT_SECONDS)
     if job.is_deleting or job.config != plan.name:
         return Step(looking, case.delete_preflight(), SOON_SECONDS)
+    if job.waits_in:
+        waiting = f"the preflight pod waits for a place in the queue {job.waits_in}"
+        return Step(Verdict("Preflight", "WaitsForQuota", waiting), wait=WAIT_SECONDS)
     if job.state == "Running":
         return Step(_held_up(looking, case.seen.troubles), wait=WAIT_SECONDS)
     if job.state == "Passed":
@@ -340,23 +343,26 @@ def clustered(case: Case) -> Step | None:
     """Head and workers: asked for once, admitted by Kueue where there is a queue, ready before a job is submitted."""
     cluster, config = case.seen.cluster, case.plan.config
     assert config is not None
-    queue = config.spec.cluster.queue
+    queue = config.spec.cluster.queue or (cluster.queue if cluster is not None else "")
     phase: Phase = "Recovering" if case.has_begun else "Starting"
     if cluster is None:
         verdict = Verdict(phase, "ClusterCreated", "head and workers are asked for")
-        if queue is not None:
+        if queue:
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
         manifest = builders.ray_cluster(case.run, config, case.plan.name, case.plan.digest)
         return Step(verdict, (Create(manifest),), WAIT_SECONDS)
     if cluster.is_suspended:
         # One that waits for its place, as after a suspension that the user ended, has not lost it to others.
-        if queue is not None and (not case.has_begun or case.phase == "Queued"):
+        if queue and (not case.has_begun or case.phase == "Queued"):
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
-        elif queue is not None:
+        elif queue:
             message = f"the pods gave way to others in the queue {queue}; the run goes on when it is admitted again"
             verdict = Verdict("Suspended", "Preempted", message)
         else:
-            message = f"somebody set spec.suspend of RayCluster {case.name}; set it to false again"
+            message = (
+                f"somebody set spec.suspend of RayCluster {case.name}; set it to false again, or name a queue in"
+                " cluster.queue where Kueue manages all of the namespace"
+            )
             verdict = Verdict("Suspended", "ClusterSuspended", message, is_stuck=True)
         return Step(verdict, case.delete_jobs(), WAIT_SECONDS)
     if case.live_jobs or _is_ready(case):
@@ -371,9 +377,10 @@ def submitted(case: Case) -> Step | None:
     """A ready cluster without a job is given the next one."""
     if case.live_jobs:
         return None
+    assert case.seen.cluster is not None
     number = case.submission + 1
     verdict = Verdict("Recovering" if case.has_begun else "Starting", "JobSubmitted", f"job {number} starts the driver")
-    actions = (Create(builders.ray_job(case.run, number)), *case.delete_old_jobs(KEPT_JOBS - 1))
+    actions = (Create(builders.ray_job(case.run, number, case.seen.cluster.uid)), *case.delete_old_jobs(KEPT_JOBS - 1))
     return Step(verdict, actions, WAIT_SECONDS, (("submission", number),))
 
 

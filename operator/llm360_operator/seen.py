@@ -20,6 +20,7 @@ from llm360_operator.names import (
     EVALUATION_LABEL,
     GENERATION_ANNOTATION,
     JOB_NAME_LABEL,
+    QUEUE_LABEL,
     TASKS_ANNOTATION,
 )
 
@@ -39,20 +40,26 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Preflight:
-    """The preflight Job. `answer` is what its pod said last: {reason, message, prepares}."""
+    """The preflight Job.
+
+    `answer` is what its pod said last: {reason, message, prepares}; `waits_in` the queue that has no place for it yet.
+    """
 
     config: str
     state: Literal["Running", "Passed", "Failed"]
     finished: datetime | None = None
     answer: Mapping[str, Any] = field(default_factory=dict)
     is_deleting: bool = False
+    waits_in: str = ""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The RayCluster."""
+    """The RayCluster. `queue` is the one that it is in: the run's, or the namespace's default one."""
 
     digest: str
+    uid: str = ""
+    queue: str = ""
     is_suspended: bool = False
     is_head_ready: bool = False
     ready_workers: int = 0
@@ -187,7 +194,12 @@ def read_preflight(job: Object, pods: Iterable[Object]) -> Preflight:
         finished=read_time(ended.get("lastTransitionTime")) if state != "Running" else None,
         answer=next((answer for pod in pods if (answer := _last_message(pod))), {}),
         is_deleting=is_deleting(job),
+        waits_in=_queue(job) if job["spec"].get("suspend") else "",
     )
+
+
+def _queue(child: Object) -> str:
+    return str(child["metadata"].get("labels", {}).get(QUEUE_LABEL, ""))
 
 
 def _last_message(pod: Object) -> Mapping[str, Any]:
@@ -262,6 +274,8 @@ def read_cluster(cluster: Object) -> Cluster:
     assert created is not None
     return Cluster(
         digest=metadata.get("annotations", {}).get(DIGEST_ANNOTATION, ""),
+        uid=metadata["uid"],
+        queue=_queue(cluster),
         is_suspended=bool(cluster["spec"].get("suspend")),
         is_head_ready=_condition(cluster, "HeadPodReady").get("status") == "True",
         ready_workers=status.get("readyWorkerReplicas") or 0,

@@ -128,7 +128,7 @@ def all_objects(name: str) -> list[Object]:
         builders.config_map(owner, f"{name}-config", config),
         builders.preflight_job(owner, config, f"{name}-config", "operator:1"),
         builders.ray_cluster(owner, config, f"{name}-config", sha256_digest(config.canonical())),
-        builders.ray_job(owner, 1),
+        builders.ray_job(owner, 1, owner["metadata"]["uid"]),
     ]
 
 

@@ -14,10 +14,13 @@ CPUS = "700m"
 
 @pytest.fixture
 def queues(namespace):
-    """`own` has room for one run; `spare` has none of its own and borrows what `own` does not use."""
+    """`own` has room for one run; `default` has none of its own and borrows what `own` does not use.
+
+    By its name Kueue puts into it whatever names no queue: the first run, and the preflights of both.
+    """
     flavor = {"tolerations": [{"key": GPU, "operator": "Exists"}]}
     made = [{"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": namespace}, "spec": flavor}]
-    for name, cpus, memory in (("own", CPUS, "12Gi"), ("spare", "0", "0")):
+    for name, cpus, memory in (("own", CPUS, "12Gi"), ("default", "0", "0")):
         quota = [{"name": "cpu", "nominalQuota": cpus}, {"name": "memory", "nominalQuota": memory}]
         flavors = [{"name": namespace, "resources": quota}]
         spec = {
@@ -38,7 +41,7 @@ def queues(namespace):
         ]
     kubectl.apply(made)
     yield
-    names = [f"{namespace}-own", f"{namespace}-spare"]
+    names = [f"{namespace}-own", f"{namespace}-default"]
     kubectl.kubectl("delete", "clusterqueues", *names, "--wait=false")
     kubectl.kubectl("delete", "resourceflavors", namespace, "--wait=false")
 
@@ -47,9 +50,11 @@ def queues(namespace):
 def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     operator, testbed, queues, make_run, kubectl_llm360, llm360
 ):
-    run = make_run("borrower", data={"chunks": 8}, cluster={"queue": "spare"})
+    run = make_run("borrower", data={"chunks": 8})
     run.apply()
     run.wait_for_step(1, START_SECONDS)
+    cluster = kubectl.get("raycluster", run.name, run.namespace)
+    assert cluster["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "default"
     assert "borrower" in kubectl_llm360("logs", run, "--tail=20"), "the driver's lines name the run"
 
     owner = make_run("owner", data={"chunks": 8}, cluster={"queue": "own"})

@@ -137,7 +137,9 @@ class World:
             assert self.cluster is None, "a second cluster"
             self.clusters_made += 1
             is_suspended = bool(manifest["spec"].get("suspend"))
-            self.cluster = Cluster(annotations[DIGEST_ANNOTATION], is_suspended, created=self.now)
+            self.cluster = Cluster(
+                annotations[DIGEST_ANNOTATION], uid="c-1", is_suspended=is_suspended, created=self.now
+            )
         else:
             assert kind == "RayJob"
             number = int(metadata["name"].rpartition("-")[2])

@@ -30,7 +30,7 @@ def build(make_run):
             "NetworkPolicy": builders.network_policy(run),
             "Job": builders.preflight_job(run, config, "amber-config", "operator:1"),
             "RayCluster": builders.ray_cluster(run, config, "amber-config", sha256_digest(config.canonical())),
-            "RayJob": builders.ray_job(run, 3),
+            "RayJob": builders.ray_job(run, 3, "0-0"),
         }
 
     return build
@@ -72,10 +72,21 @@ def test_an_evaluation_goes_with_its_run_restricted_and_with_its_credentials(bui
 def test_every_child_goes_with_its_run(build):
     for kind, child in build().items():
         assert child["kind"] == kind
-        (owner,) = child["metadata"]["ownerReferences"]
-        assert (owner["uid"], owner["kind"], owner["controller"]) == ("u-1", "LLM360Run", True)
+        owner, *others = child["metadata"]["ownerReferences"]
+        assert (owner["uid"], owner["kind"], owner["controller"]) == ("u-1", "LLM360Run", not others)
         assert child["metadata"]["namespace"] == "research"
         assert child["metadata"]["labels"]["llm360.ai/run"] == "amber"
+
+
+def test_a_job_is_controlled_by_its_cluster_which_kueue_has_admitted(build):
+    _, cluster = build()["RayJob"]["metadata"]["ownerReferences"]
+    assert cluster == {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "name": "amber",
+        "uid": "0-0",
+        "controller": True,
+    }
 
 
 def test_pods_are_restricted_and_know_no_kubernetes(build):

@@ -1,5 +1,7 @@
 """Each thing that can happen to a run, and what follows from it."""
 
+from dataclasses import replace
+
 import pytest
 
 from llm360_operator import builders
@@ -484,6 +486,30 @@ def test_kueue_admits_preempts_and_admits_again(world):
     world.settle()
     assert (world.live, world.clusters_made) == ([2], 1)
     assert "failures" not in world.status
+
+
+def test_the_default_queue_of_a_namespace_is_told_like_one_that_the_run_names(world):
+    world.step()
+    world.step()
+    world.preflight = replace(world.preflight, waits_in="default")
+    world.step()
+    assert world.said == ("Preflight", "WaitsForQuota")
+    assert "the queue default" in world.status["conditions"][0]["message"]
+    world.preflight = replace(world.preflight, waits_in="")
+    world.end_preflight()
+    world.step()
+    world.cluster = replace(world.cluster, queue="default", is_suspended=True)
+    world.step()
+    assert world.said == ("Queued", "WaitsForQuota")
+    world.cluster = replace(world.cluster, is_suspended=False)
+    world.make_ready()
+    world.step()
+    world.train()
+    world.step()
+    world.cluster = replace(world.cluster, is_suspended=True, is_head_ready=False, ready_workers=0)
+    world.driver = None
+    world.step()
+    assert world.said == ("Suspended", "Preempted")
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def children(run):
         builders.network_policy(run),
         builders.preflight_job(run, config, "amber-config", "operator:1"),
         builders.ray_cluster(run, config, "amber-config", sha256_digest(config.canonical())),
-        builders.ray_job(run, 3),
+        builders.ray_job(run, 3, "0-0"),
     ]
     labels = [task.label for task in config.spec.evaluation.tasks] or ["arc"]
     evaluation = builders.evaluation_job(run, config, config.spec.evaluation, 762, f"sha256:{'a' * 64}", labels)

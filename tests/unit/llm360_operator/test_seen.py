@@ -73,7 +73,13 @@ def test_a_log_without_a_last_word(log):
 
 def test_a_cluster_is_judged_by_its_pods_not_by_its_state():
     cluster = {
-        "metadata": {"name": "amber", "creationTimestamp": CREATED, "annotations": {"llm360.ai/digest": "sha256:1"}},
+        "metadata": {
+            "name": "amber",
+            "uid": "c-1",
+            "creationTimestamp": CREATED,
+            "annotations": {"llm360.ai/digest": "sha256:1"},
+            "labels": {"kueue.x-k8s.io/queue-name": "default"},
+        },
         "spec": {"suspend": True},
         "status": {
             "state": "ready",
@@ -87,14 +93,17 @@ def test_a_cluster_is_judged_by_its_pods_not_by_its_state():
     seen = read_cluster(cluster)
     assert (seen.is_head_ready, seen.ready_workers, seen.is_suspended) == (False, 1, True)
     assert (seen.digest, seen.failure) == ("sha256:1", "exceeded quota")
-    assert read_cluster(
-        {"metadata": {"creationTimestamp": CREATED, "deletionTimestamp": CREATED}, "spec": {}}
-    ).is_deleting
+    assert (seen.uid, seen.queue) == ("c-1", "default")
+    going = read_cluster(
+        {"metadata": {"uid": "c-2", "creationTimestamp": CREATED, "deletionTimestamp": CREATED}, "spec": {}}
+    )
+    assert (going.is_deleting, going.queue) == (True, "")
 
 
 def test_a_preflight_answers_by_its_pods_last_message():
     job = {
         "metadata": {"annotations": {"llm360.ai/config": "amber-config"}},
+        "spec": {"suspend": False},
         "status": {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": CREATED}]},
     }
     message = '{"reason": "BucketMissing", "message": "no bucket b", "prepares": []}'
@@ -103,7 +112,9 @@ def test_a_preflight_answers_by_its_pods_last_message():
     assert (seen.state, seen.config, seen.finished) == ("Failed", "amber-config", read_time(CREATED))
     assert seen.answer["reason"] == "BucketMissing"
     assert read_preflight(job, []).answer == {}
-    assert read_preflight({"metadata": {}}, []).state == "Running"
+    assert read_preflight({"metadata": {}, "spec": {}}, []).state == "Running"
+    queued = {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "default"}}, "spec": {"suspend": True}}
+    assert read_preflight(queued, []).waits_in == "default"
 
 
 def pod(name="x", waiting=None, conditions=(), **container):
