@@ -16,7 +16,15 @@ import aiohttp
 from llm360.spec.crd import RUN_LABEL
 from llm360_operator.api import Api, KindMissingError, Object
 from llm360_operator.cache import RUN, Cache, View
-from llm360_operator.names import EVALUATION_LABEL, Key, base_config_name, cluster_name, preflight_name, status_url
+from llm360_operator.names import (
+    EVALUATION_LABEL,
+    REPLACED,
+    Key,
+    base_config_name,
+    cluster_name,
+    preflight_name,
+    status_url,
+)
 from llm360_operator.seen import (
     Job,
     Seen,
@@ -27,6 +35,7 @@ from llm360_operator.seen import (
     read_preflight,
     read_troubles,
 )
+from llm360_operator.verdict import condition
 
 DRIVER_SECONDS = 3.0
 DRIVER_MAX_BYTES = 4 * 1024 * 1024
@@ -187,7 +196,8 @@ def _wants_evaluation_pods(job: Object) -> bool:
 
 def _may_answer(status: Mapping[str, Any], jobs: tuple[Job, ...]) -> bool:
     """Whether a driver is running, or is being stopped."""
-    return any(job.state == "Active" for job in jobs) or status.get("phase") == "Suspending"
+    is_active = any(job.state == "Active" for job in jobs)
+    return is_active or status.get("phase") == "Suspending" or condition(status, "Ready").get("reason") == REPLACED
 
 
 async def fetch_status(url: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from llm360.spec.cluster import duration_seconds
@@ -17,7 +17,7 @@ from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Action, Case, Create, Decision, Memory, Settings, Step
 from llm360_operator.evaluation import GOING_SECONDS, evaluate
-from llm360_operator.names import STATUS_PORT, cluster_name
+from llm360_operator.names import REPLACED, STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
 from llm360_operator.progress import driver_progress, progress_text
 from llm360_operator.seen import Job, Seen, Trouble
@@ -195,13 +195,16 @@ def suspended(case: Case) -> Step | None:
         return Step(stopping, (*case.delete_jobs(), *case.delete_preflight()), SOON_SECONDS, memory)
     if case.seen.cluster is not None:
         begun = case.since("Suspended") if case.phase == "Suspending" else case.seen.now
-        is_patient = (case.seen.now - begun).total_seconds() < STOP_WAIT_SECONDS
-        is_waiting = case.seen.driver is not None and is_patient
-        return Step(stopping, () if is_waiting else case.delete_cluster(), SOON_SECONDS, memory)
+        return Step(stopping, () if _is_stopping(case, begun) else case.delete_cluster(), SOON_SECONDS, memory)
     message = (
         "the run holds, and none of its pods is left; set spec.suspend to false: it goes on from its last checkpoint"
     )
     return Step(Verdict("Suspended", "SuspendAsked", message))
+
+
+def _is_stopping(case: Case, begun: datetime) -> bool:
+    """Whether a driver that was asked to stop still answers, and may take its time."""
+    return case.seen.driver is not None and (case.seen.now - begun).total_seconds() < STOP_WAIT_SECONDS
 
 
 def in_the_way(case: Case) -> Step | None:
@@ -309,7 +312,7 @@ def backing_off(case: Case) -> Step | None:
     if left > 0:
         return Step(Verdict("Recovering", "BackingOff", f"{what}; the next one follows in {left:.0f} s"), wait=left)
     if failures % NEW_CLUSTER_AFTER == 0 and case.seen.cluster.created <= ended:
-        verdict = Verdict("Recovering", "ClusterReplaced", f"{what}; its pods are replaced before the next one")
+        verdict = Verdict("Recovering", REPLACED, f"{what}; its pods are replaced before the next one")
         return Step(verdict, case.delete_cluster(), SOON_SECONDS)
     return None
 
@@ -335,8 +338,13 @@ def replaced(case: Case) -> Step | None:
     if not cluster.is_deleting and cluster.digest == plan.digest:
         return None
     phase: Phase = "Recovering" if case.has_begun else "Starting"
-    verdict = Verdict(phase, "ClusterReplaced", "the pods make room for new ones")
-    return Step(verdict, case.delete_jobs() if case.live_jobs else case.delete_cluster(), SOON_SECONDS)
+    verdict = Verdict(phase, REPLACED, "the driver commits its last records, then the pods make room for new ones")
+    memory = tuple(_progress(case).items())
+    if case.live_jobs:
+        return Step(verdict, case.delete_jobs(), SOON_SECONDS, memory)
+    said = condition(case.status, "Ready").get("reason")
+    begun = case.since("Ready") if said == REPLACED else case.seen.now
+    return Step(verdict, () if _is_stopping(case, begun) else case.delete_cluster(), SOON_SECONDS, memory)
 
 
 def clustered(case: Case) -> Step | None:

@@ -6,6 +6,7 @@ import pytest
 
 from llm360_operator import builders
 from llm360_operator.case import Create
+from llm360_operator.reconcile import STOP_WAIT_SECONDS
 from llm360_operator.seen import Job, Trouble
 
 
@@ -334,6 +335,30 @@ def test_other_operations_replace_the_pods_and_keep_the_identity(training):
     assert (training.clusters_made, training.live) == (2, [2])
     assert training.status["configDigest"] == digest
     assert training.status["config"] != "amber-config"
+
+
+def test_pods_are_replaced_once_the_driver_has_committed_its_last_records(training):
+    training.change(cluster={"workers": {"replicas": 3}})
+    training.step()
+    driver = training.driver
+    training.finish_deletions()
+    training.driver = driver | {"step": 9}
+    assert kinds(training.step()) == []
+    assert training.said == ("Recovering", "ClusterReplaced")
+    assert training.status["step"] == 9
+    training.driver = None
+    assert kinds(training.step()) == ["-RayCluster"]
+
+
+def test_a_driver_that_does_not_stop_is_not_waited_for_any_longer(training):
+    training.change(cluster={"workers": {"replicas": 3}})
+    training.step()
+    driver = training.driver
+    training.finish_deletions()
+    training.driver = driver
+    assert kinds(training.step()) == []
+    training.pass_time(STOP_WAIT_SECONDS)
+    assert kinds(training.step()) == ["-RayCluster"]
 
 
 def test_what_only_the_operator_acts_on_disturbs_nothing(training):
