@@ -60,6 +60,9 @@ class Cluster(Section):
         "Image of head and workers, best with its digest. Unset: the operator's choice."
     )
     queue: ObjectName | None = optional("Kueue LocalQueue that admits the run. Unset: no queue.")
+    priority_class: ObjectName | None = optional(
+        "PriorityClass of head and workers, and so of the run in its queue. Unset: the cluster's default."
+    )
     keep_on_failure: Duration = setting(
         "How long the pods of a failed run stay for a look, for example 10m.", unit="duration (h, m, s)"
     )

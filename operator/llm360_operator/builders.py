@@ -401,10 +401,12 @@ def _ray_container(name: str, config: ResolvedRun, pods: Pods, ports: dict[str, 
 def _ray_pod(name: str, config: ResolvedRun, pods: Pods, container: Manifest, volumes: list[Manifest]) -> Manifest:
     # Ray's object store and NCCL share memory between processes; a container's default of 64 MiB is far too little.
     shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{quantity_bytes(pods.memory) // 2**21}Mi"}}
+    priority = config.spec.cluster.priority_class
     return {
         "metadata": {"labels": labels(name)},
         "spec": {
             **_basis(config),
+            **({"priorityClassName": priority} if priority else {}),
             "nodeSelector": dict(pods.node_selector),
             "tolerations": _tolerations(pods),
             "containers": [container],

@@ -8,6 +8,7 @@ from testbed.layout import GPU
 
 START_SECONDS, STEP_SECONDS, DONE_SECONDS = 600, 300, 900
 KUEUE = "kueue.x-k8s.io/v1beta1"
+PRIORITY = 1000
 CPUS = "700m"
 """What head and two workers ask for (0.6), and a little: there is room for one run."""
 
@@ -19,7 +20,9 @@ def queues(namespace):
     By its name Kueue puts into it whatever names no queue: the first run, and the preflights of both.
     """
     flavor = {"tolerations": [{"key": GPU, "operator": "Exists"}]}
-    made = [{"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": namespace}, "spec": flavor}]
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": PRIORITY}
+    made = [priority | {"metadata": {"name": namespace}}]
+    made += [{"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": namespace}, "spec": flavor}]
     for name, cpus, memory in (("own", CPUS, "12Gi"), ("default", "0", "0")):
         quota = [{"name": "cpu", "nominalQuota": cpus}, {"name": "memory", "nominalQuota": memory}]
         flavors = [{"name": namespace, "resources": quota}]
@@ -43,12 +46,12 @@ def queues(namespace):
     yield
     names = [f"{namespace}-own", f"{namespace}-default"]
     kubectl.kubectl("delete", "clusterqueues", *names, "--wait=false")
-    kubectl.kubectl("delete", "resourceflavors", namespace, "--wait=false")
+    kubectl.kubectl("delete", "resourceflavors,priorityclasses", namespace, "--wait=false")
 
 
 @pytest.mark.takes(minutes=15)
 def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
-    operator, testbed, queues, make_run, kubectl_llm360, llm360
+    operator, testbed, namespace, queues, make_run, kubectl_llm360, llm360
 ):
     run = make_run("borrower", data={"chunks": 8})
     run.apply()
@@ -57,12 +60,14 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     assert cluster["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "default"
     assert "borrower" in kubectl_llm360("logs", run, "--tail=20"), "the driver's lines name the run"
 
-    owner = make_run("owner", data={"chunks": 8}, cluster={"queue": "own"})
+    owner = make_run("owner", data={"chunks": 8}, cluster={"queue": "own", "priorityClass": namespace})
     owner.apply()
     run.wait_for_reason("Preempted", STEP_SECONDS, "Suspended")
     before = run.status
     assert before["phase"] == "Suspended"
     owner.wait(owner.pods, "pods of the run that was served first", STEP_SECONDS)
+    priorities = {each["spec"].get("priority", 0) for each in kubectl.find("workloads", namespace)}
+    assert priorities == {0, PRIORITY}
     run.wait(lambda: not run.pods(), "the end of the pods of the preempted run", STEP_SECONDS)
     owner.delete()  # in the phase Starting
 

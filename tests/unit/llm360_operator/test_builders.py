@@ -172,6 +172,13 @@ def test_on_cpus_no_gpu_is_asked_for(build):
     assert "nvidia.com/gpu" not in json.dumps(workers)
 
 
+def test_head_and_workers_have_the_priority_that_the_run_names(build):
+    head, worker, preflight = pods(build(cluster={"priorityClass": "research"}))
+    assert (head["priorityClassName"], worker["priorityClassName"]) == ("research", "research")
+    assert "priorityClassName" not in preflight
+    assert not any("priorityClassName" in pod for pod in pods(build()))
+
+
 def test_a_queue_has_the_last_word(build):
     cluster = build(cluster={"queue": "gpus"})["RayCluster"]
     assert cluster["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
