@@ -136,7 +136,7 @@ def bring_to_an_end(world):
 STORIES = st.lists(st.tuples(st.sampled_from(sorted(EVENTS)), st.booleans()), max_size=30)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(has_queue=st.booleans(), is_training=st.booleans(), story=STORIES)
 def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, has_queue, is_training, story):
     world = worlds(has_queue=has_queue, evaluation=evaluation("arc", maxRunning=MOST))
@@ -156,7 +156,7 @@ def test_any_sequence_of_events_ends_well_and_nothing_forbidden_happens(worlds, 
     assert world.status["evaluation"]["done"] == world.status["evaluation"]["due"] == len(remembered)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(story=STORIES)
 def test_a_world_in_which_nothing_happens_is_left_alone(worlds, story):
     world = worlds(evaluation=evaluation("arc", maxRunning=MOST))

@@ -26,7 +26,7 @@ MEMORIES = st.builds(
 SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["evaluation"]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(memory=MEMORIES)
 def test_what_is_written_is_read_back_and_fits_the_schema(memory):
     fields = json.loads(json.dumps(write_memory(memory)))

@@ -13,7 +13,7 @@ from llm360_operator.queueing import LAST_BACKOFF_SECONDS, Queue, Schedule, back
 KEYS = [Key("a", name) for name in "xyz"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(

@@ -1,7 +1,7 @@
 """Runs that share the operator's evaluations: never too many, and nobody far ahead of one that waits."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm360_operator.names import Key
@@ -46,7 +46,6 @@ RUNS = [Key("research", f"run-{number}") for number in range(4)]
 STORIES = st.lists(st.tuples(st.sampled_from(RUNS), st.sampled_from(("round", "end", "more"))), max_size=80)
 
 
-@settings(deadline=None)
 @given(bound=st.integers(1, 7), maximum=st.integers(1, 5), story=STORIES)
 def test_any_order_of_rounds_keeps_the_bound_and_the_balance(bound, maximum, story):
     sharing, running, waiting = Sharing(bound), dict.fromkeys(RUNS, 0), dict.fromkeys(RUNS, 0)

@@ -96,7 +96,7 @@ def take_round(operator):
     raise AssertionError("a round fails again and again")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(is_just_made=st.booleans(), story=st.lists(HAPPENS, max_size=25))
 def test_nothing_is_made_twice_and_what_was_missed_heals(make_run, is_just_made, story):
     operator = Operator(make_run(recovery={"maxAttempts": 50}))

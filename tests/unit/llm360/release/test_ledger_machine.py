@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -229,7 +229,5 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_ledger_machine(new_memory):
     run_state_machine_as_test(
         partial(LedgerMachine, new_memory),
-        settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-        ),
+        settings=settings(max_examples=60, stateful_step_count=40),
     )

@@ -3,7 +3,6 @@
 import contextlib
 
 import pytest
-from hypothesis import settings
 
 from llm360.storage import open_storage
 from llm360_trainer.prepare.inputs import parse_source
@@ -11,10 +10,6 @@ from llm360_trainer.prepare.pipeline import prepare
 from llm360_trainer.prepare.runner import InProcess
 from llm360_trainer.prepare.settings import PrepareSettings
 from llm360_trainer.prepare.tokenize import train_tokenizer
-
-# How long an example takes says nothing on a machine that is busy.
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 WORDS = "the quick brown fox jumps over a lazy dog while naïve Zoë reads 日本語 and 🦊 runs\taway".split(" ")  # noqa: SIM905
 

@@ -49,7 +49,7 @@ def cache(tmp_path_factory) -> ShardCache:
     return ShardCache(tmp_path_factory.mktemp("cache"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(segments(), st.integers(1, 60))
 def test_the_ranks_together_read_what_the_formula_names(data_set, rows_named, cache, segment, block_rows):
     order, world, first, last, skip = segment
