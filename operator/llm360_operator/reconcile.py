@@ -361,7 +361,8 @@ def clustered(case: Case) -> Step | None:
         return Step(verdict, (Create(manifest),), WAIT_SECONDS)
     if cluster.is_suspended:
         # One that waits for its place, as after a suspension that the user ended, has not lost it to others.
-        if queue and (not case.has_begun or case.phase == "Queued"):
+        is_new = condition(case.status, "Ready").get("reason") == "ClusterCreated"
+        if queue and (not case.has_begun or case.phase == "Queued" or is_new):
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
         elif queue:
             message = f"the pods gave way to others in the queue {queue}; the run goes on when it is admitted again"

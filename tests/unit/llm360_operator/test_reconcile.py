@@ -535,6 +535,13 @@ def test_the_default_queue_of_a_namespace_is_told_like_one_that_the_run_names(wo
     world.driver = None
     world.step()
     assert world.said == ("Suspended", "Preempted")
+    world.finish_deletions()
+    world.vanish()
+    world.step()
+    assert world.said == ("Recovering", "ClusterCreated")
+    world.cluster = replace(world.cluster, queue="default", is_suspended=True)
+    world.step()
+    assert world.said == ("Queued", "WaitsForQuota")
 
 
 @pytest.fixture
