@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
-from llm360.cli.arguments import add_output
+from llm360.cli.arguments import add_output, local_path
 from llm360.errors import InputError
-from llm360.report.compare import compared_figures, compared_page, compared_rows, read_runs, to_json, write_page
+from llm360.report.compare import compared_figures, compared_page, compared_rows, read_runs, to_json
 from llm360.report.images import write_images
 from llm360.report.published import check_published
 from llm360.storage import open_storage
+from llm360.storage.local import write_file
 
 EPILOG = """\
 Prints where the runs stand and the last score of each task; with --out writes a page with their loss, scores and
@@ -34,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("uris", metavar="URI", nargs="+", help="two or more: folders, s3://bucket/prefix or http(s)://host/path")
     add("--compare", metavar="MODEL,…", default="", help="draw published scores of these presets behind (amber-7b, …)")
-    add("--out", metavar="FILE", type=Path, help="write a page here")
-    add("--figures", metavar="DIR", type=Path, help="write every figure there, as SVG and PNG")
+    add("--out", metavar="FILE", type=local_path, help="write a page here")
+    add("--figures", metavar="DIR", type=local_path, help="write every figure there, as SVG and PNG")
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -44,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
     """Read the runs, write what is asked for, print the table."""
     if args.out is not None and args.out.is_dir():
         raise InputError(f"--out {args.out} is a folder; give the name of the file to write")
+    if args.figures is not None and args.figures.exists() and not args.figures.is_dir():
+        raise InputError(f"--figures {args.figures} is a file; give a folder")
     published = check_published(args.compare)
     runs = read_runs([open_storage(uri) for uri in args.uris], datetime.now(UTC))
     if args.out is not None:
-        write_page(compared_page(runs, published), args.out)
+        write_file(args.out, compared_page(runs, published).encode())
     if args.figures is not None:
         write_images(compared_figures(runs, published), args.figures)
     if args.output == "json":

@@ -12,14 +12,16 @@ which adds its arguments (or sub-commands) and ends in `parser.set_defaults(run=
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
-import os
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from llm360 import __version__
+from llm360.cli import output
 from llm360.errors import InputError, LLM360Error, nearest
 
 # name: (module, one line of help). In the order in which a newcomer meets them.
@@ -57,7 +59,11 @@ examples:
 EXIT_CODES = """\
 exit codes:
   0 done · 1 failed · 2 bad input · 3 a newer attempt owns the run · 4 attempts exhausted · 130 interrupted
+  141 the reader of the output has gone, as in `llm360 … | head`
 """
+
+OPTIONS = ("-h", "--help", "--version")
+"""What may stand before a command."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,11 @@ class Parser(argparse.ArgumentParser):
         """Print one sentence to standard error and exit with 2."""
         self.exit(2, f"{self.prog}: error: {message}\nTry '{self.prog} --help'.\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse has it, except that a help text that cannot be written is not passed over."""
+        if message and (out := file or sys.stderr) is not None:
+            out.write(message)
+
 
 def build_parser(command: str | None, program: Program = LLM360) -> Parser:
     """The whole parser; only `command`'s module is imported, the others show their line of help."""
@@ -127,8 +138,28 @@ def build_parser(command: str | None, program: Program = LLM360) -> Parser:
 
 def run(argv: Sequence[str], program: Program = LLM360) -> int:
     """Parse and run one command line; errors that a user can meet are printed, not raised."""
+    output.accept_any_letter()
+    output.tell_notices(program.name)
+    try:
+        try:
+            return _run(argv, program)
+        finally:
+            output.flush()  # also behind `--help`, which leaves by SystemExit
+    except BrokenPipeError:
+        # The reader of our output has gone (`llm360 … | head`): no error, and no result that could be told either.
+        output.drop()
+        return output.PIPE_CLOSED
+    except OSError as error:
+        with contextlib.suppress(OSError):  # of a standard error that is full, too
+            print(f"{program.name}: error: {output.explain(error)}", file=sys.stderr)
+        output.drop()
+        return 1
+
+
+def _run(argv: Sequence[str], program: Program) -> int:
     command = next((word for word in argv if not word.startswith("-")), None)
     try:
+        refuse_options_before_command(argv, program)
         known = list(program.commands)
         if command is not None and command not in known:
             raise InputError(
@@ -152,10 +183,17 @@ def run(argv: Sequence[str], program: Program = LLM360) -> int:
     except KeyboardInterrupt:
         print(f"{program.name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`llm360 … | head`): not an error, and nothing is left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def refuse_options_before_command(argv: Sequence[str], program: Program) -> None:
+    """See that what stands before the command is known, before an option's value is taken for the command."""
+    for word in itertools.takewhile(lambda word: word.startswith("-") and word not in ("-", "--"), argv):
+        name = word.partition("=")[0]
+        if not any(option == name or (name.startswith("--") and option.startswith(name)) for option in OPTIONS):
+            raise InputError(
+                f"there is no option '{name}' before a command{nearest(name, OPTIONS)}; what a command takes stands"
+                f" behind its name and in '{program.name} COMMAND --help'"
+            )
 
 
 # Third-party packages that only an extra brings, by the extra that brings them.

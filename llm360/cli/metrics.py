@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llm360.cli.arguments import add_release
+from llm360.cli.arguments import add_release, local_path
 from llm360.errors import InputError
 from llm360.monitoring.replay import write_openmetrics
 from llm360.monitoring.tables import write_csv, write_jsonl, write_parquet, write_tensorboard
@@ -26,7 +27,8 @@ TARGETS = ("tensorboard",)
 EPILOG = """\
 Every record is checked against the ledger before it is written. Each step is given once, as it counts for the run;
 --all-attempts gives those that a restart or a rewind took back, too. openmetrics always does: it is what Prometheus
-would have seen, with the true times.
+would have seen, with the true times. --to tensorboard replaces what it wrote into the folder before; a TensorBoard
+that shows it must be started again.
 
 examples:
   llm360 metrics runs/amber-tiny --format csv > steps.csv
@@ -60,12 +62,24 @@ def run(args: argparse.Namespace) -> int:
     if args.to_step is not None:
         table = table.filter(pc.field("step") <= args.to_step)
     if args.to is not None:
-        count = write_tensorboard(table, Path(args.to[1]))
+        count = write_tensorboard(table, folder_of(args.to))
         print(f"{count} records in {args.to[1]}; look at them with: tensorboard --logdir {args.to[1]}")
     else:
         name = args.name or name_of(storage.uri)
         write(args.format, table, history, name, sys.stdout.buffer)
     return 0
+
+
+def folder_of(to: Sequence[str]) -> Path:
+    """The folder of `--to PROGRAM DIR`.
+
+    Raises:
+        InputError: it is the address of a store, or empty.
+    """
+    try:
+        return local_path(to[1])
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--to {to[0]}: {error}") from error
 
 
 def check(args: argparse.Namespace) -> None:
@@ -78,7 +92,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"say either --format ({', '.join(FORMATS)}) or --to tensorboard DIR, one of the two")
     if args.to is not None and args.to[0] not in TARGETS:
         raise InputError(f"--to {args.to[0]} is not known; allowed is: {', '.join(TARGETS)}")
-    if args.to is not None and Path(args.to[1]).is_file():
+    if args.to is not None and folder_of(args.to).is_file():
         raise InputError(f"--to tensorboard {args.to[1]} is a file; give a folder")
     first, last = 1 if args.from_step is None else args.from_step, args.to_step
     if first < 1 or (last is not None and last < first):

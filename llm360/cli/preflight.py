@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from llm360.errors import LLM360Error
+from llm360.cli.arguments import local_path
+from llm360.errors import LLM360Error, StorageError
 from llm360.release.preflight import preflight
 from llm360.spec import load_run
+from llm360.storage import local
 
 MAX_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
@@ -28,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URI", help="where the release goes (storage.uri)")
     parser.add_argument(
         "--termination-message",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="also write the answer there as JSON {reason, message, prepares}",
     )
@@ -40,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         prepares = preflight(load_run(args.source, store=args.store))
     except LLM360Error as error:
-        leave_answer(args.termination_message, error.reason, error.message, ())
+        with contextlib.suppress(StorageError):  # what is wrong with the run is said, wherever else it cannot be
+            leave_answer(args.termination_message, error.reason, error.message, ())
         raise
     message = "the store, the data and the tokenizer can be used"
     if prepares:
@@ -51,10 +55,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def leave_answer(path: Path | None, reason: str, message: str, prepares: tuple[str, ...]) -> None:
-    """Write the answer, its message cut where Kubernetes would not keep it whole."""
+    """Write the answer, its message cut where Kubernetes would not keep it whole.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     if path is None:
         return
     answer: dict[str, Any] = {"reason": reason, "message": message, "prepares": list(prepares)}
     while len(data := json.dumps(answer).encode()) > MAX_BYTES:
         answer["message"] = answer["message"][: -(len(data) - MAX_BYTES) - 1] + "…"
-    path.write_bytes(data)
+    try:
+        path.write_bytes(data)  # in place: Kubernetes mounts that very file
+    except OSError as error:
+        raise local.explain(error, path, "write") from error

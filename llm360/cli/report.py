@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
-from llm360.cli.arguments import add_output, add_release
+from llm360.cli.arguments import add_output, add_release, local_path
 from llm360.errors import InputError
 from llm360.report.facts import read_facts
 from llm360.report.published import check_published
@@ -42,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what is asked of any release, however it is named."""
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write the page here (default: into the release)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=local_path, help="write the page here (default: into the release)"
+    )
     parser.add_argument(
         "--bytes",
         choices=("all", "latest", "none"),
@@ -56,7 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="",
         help="draw published scores of these presets behind the run's (amber-7b, k2-65b, pythia-1.4b, …)",
     )
-    parser.add_argument("--figures", metavar="DIR", type=Path, help="also write every figure there, as SVG and PNG")
+    parser.add_argument(
+        "--figures", metavar="DIR", type=local_path, help="also write every figure there, as SVG and PNG"
+    )
     add_output(parser)
 
 

@@ -98,8 +98,9 @@ def run_resolve(args: argparse.Namespace) -> int:
         return 0
     value = run.identity() if args.identity else run.document()
     if args.output == "json":
-        # No line end into a pipe: these are the bytes that are hashed.
-        print(canonical_json(value).decode(), end="\n" if sys.stdout.isatty() else "", flush=True)
+        # No line end into a pipe and no letter that a terminal lacks replaced: these are the bytes that are hashed.
+        sys.stdout.buffer.write(canonical_json(value) + b"\n" * sys.stdout.isatty())
+        sys.stdout.flush()
     else:
         print(documents.dump(value), end="", flush=True)
     print(f"identity {run.identity_digest()}", file=sys.stderr)

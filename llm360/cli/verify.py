@@ -106,7 +106,8 @@ def describe(report: VerifyReport) -> str:
         if len(check.faults) > FAULTS_SHOWN:
             lines.append(f"      … and {len(check.faults) - FAULTS_SHOWN} more")
     lines.append("")
-    lines.append(f"head    {report.head or 'none'} (entry {report.entries - 1}, {report.state})")
+    at = f"{report.head} (entry {report.entries - 1}, {report.state})" if report.head else "none: no entry can be read"
+    lines.append(f"head    {at}")
     lines.append(f"read    {short_bytes(report.bytes_hashed)} of checkpoints")
     first = report.first_fault
     if first is None:

@@ -14,11 +14,16 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llm360.errors import InputError
 from llm360.release.metrics import SCHEMA, StepRecord
 from llm360.report.series import map_columns
+from llm360.storage import local
 
 ROWS = 4096
 """Rows that are Python objects at a time."""
+
+EVENT_FILE = "events.out.tfevents.llm360"
+"""The one file that TensorBoard reads; it takes any name that holds `tfevents`."""
 
 MAPS = tuple(field.name for field in SCHEMA if pa.types.is_map(field.type))
 
@@ -74,21 +79,50 @@ def _time(value: datetime) -> str:
 
 
 def write_tensorboard(table: pa.Table, folder: Path) -> int:
-    """Event files that TensorBoard shows, by step and with the true times; gives the number of records.
+    """An event file that TensorBoard shows, by step and with the true times; gives the number of records.
+
+    It is there whole or not at all and replaces the one of an earlier call, whose points would else be shown twice.
 
     Raises:
+        InputError: the folder holds event files of another program, with which TensorBoard would mix these points.
+        StoreUnusableError: the disk is full, or the folder may not be written.
+        StorageError: the file system refuses otherwise.
         ModuleNotFoundError: the package tensorboardX is not installed.
     """
-    from tensorboardX import SummaryWriter
+    # Not its SummaryWriter: that writes in a thread, whose errors nobody can catch and whose end it waits for.
+    from tensorboardX.record_writer import RecordWriter
 
-    writer = SummaryWriter(str(folder), flush_secs=3600, max_queue=10_000)
+    final = folder.absolute() / EVENT_FILE
     try:
-        for record in records(table):
-            for tag, value in _scalars(record):
-                writer.add_scalar(tag, value, record.step, walltime=record.time.timestamp())
-    finally:
-        writer.close()
+        others = sorted(path.name for path in folder.glob("*tfevents*") if path.name != EVENT_FILE)
+        if others:
+            raise InputError(
+                f"{folder} holds '{others[0]}', which TensorBoard would show as points of the same run;"
+                " give an empty folder, or remove that file"
+            )
+        with local.temporary_file(final.parent) as (fd, temporary):
+            writer = RecordWriter(str(temporary))
+            try:
+                for event in _events(table):
+                    writer.write(event)
+            finally:
+                writer.close()
+            local.replace_durably(fd, temporary, final)
+    except OSError as error:
+        raise local.explain(error, final, "write") from error
     return int(table.num_rows)
+
+
+def _events(table: pa.Table) -> Iterator[bytes]:
+    """TensorBoard's messages: the version of their form, then one for each record."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    yield Event(file_version="brain.Event:2").SerializeToString()
+    for record in records(table):
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(record)]
+        event = Event(wall_time=record.time.timestamp(), step=record.step, summary=Summary(value=values))
+        yield event.SerializeToString()
 
 
 def _scalars(record: StepRecord) -> Iterator[tuple[str, float]]:

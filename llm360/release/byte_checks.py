@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from llm360.release.layout import config_key, manifest_key
 from llm360.release.metrics import read_segment
 from llm360.release.safetensors import TensorHasher
 from llm360.release.scores import RESULTS_NAME, scores_of
-from llm360.storage.base import Storage
+from llm360.storage.base import NotAFileError, Storage
 
 CHUNK_BYTES = 1024 * 1024
 """Read and hashed at a time: large enough that Python costs nothing, small enough to stay in the cache."""
@@ -43,11 +44,18 @@ def guarded(key: str, check: Callable[[], Iterator[str]]) -> list[Fault]:
         problems.extend(check())
     except StorageUnavailableError:
         raise
+    except NotAFileError:
+        problems.append("is no regular file")
     except ObjectNotFoundError:
         problems.append("is missing")
     except (IntegrityError, StorageError, InputError) as error:
         problems.append(error.message)
-    return [Fault(key, problem) for problem in problems]
+    return [Fault(key, without_key(problem, key)) for problem in problems]
+
+
+def without_key(problem: str, key: str) -> str:
+    """A sentence about the object at a key as its fault tells it: behind the key, which it does not name again."""
+    return re.sub(rf"^(metrics segment )?'?{re.escape(key)}'?:? ", "", problem)
 
 
 def check_config(storage: Storage, history: History) -> tuple[Any, list[Fault]]:

@@ -19,7 +19,7 @@ from llm360.release.entries import EntryDraft, Genesis
 from llm360.release.entry import Entry, new_uid, utc_now
 from llm360.release.history import History
 from llm360.release.layout import LEDGER_PREFIX, ledger_key
-from llm360.storage.base import Storage
+from llm360.storage.base import NotAFileError, Storage
 from llm360.storage.http import ForbiddenError
 
 _PARALLEL_READS = 16
@@ -178,6 +178,8 @@ def read_entry(storage: Storage, seq: int) -> Entry:
     """
     try:
         data = storage.get(ledger_key(seq))
+    except NotAFileError as error:
+        raise IntegrityError(f"{ledger_key(seq)} is no regular file; restore it from a copy of the release") from error
     except ObjectNotFoundError as error:
         raise IntegrityError(f"{ledger_key(seq)} is missing although later entries were there") from error
     return Entry.decode(data, seq)

@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple
 from llm360.data.verify import verify_data
 from llm360.errors import InputError, IntegrityError, StoreUnusableError
 from llm360.release import byte_checks, chain_checks
-from llm360.release.byte_checks import Fault, guarded
+from llm360.release.byte_checks import Fault, guarded, without_key
 from llm360.release.checkpoint import TENSORS_SUFFIX, CheckpointManifest, FileRecord, TensorRecord
 from llm360.release.config_checks import compare_schedule, tokenizer_digest
 from llm360.release.entries import Analysis, Checkpoint, Complete, Eval, Metrics, Stage
@@ -46,7 +46,7 @@ from llm360.release.ledger import Ledger, check_link, entry_beyond, entry_exists
 from llm360.release.scores import RESULTS_NAME
 from llm360.release.verify_report import Check, VerifyReport
 from llm360.storage.base import Storage
-from llm360.storage.open import open_storage
+from llm360.storage.open import open_storage, without_credentials
 
 Extent = Literal["all", "latest", "none"]
 
@@ -181,7 +181,7 @@ class _Verification:
         try:
             return read_entry(self.storage, seq)
         except IntegrityError as error:
-            return error.message
+            return without_key(error.message, ledger_key(seq))
 
     def _beyond(self, head: int) -> str | None:
         """The key of an entry after a hole behind the head: any where the store can list, else one close by."""
@@ -310,10 +310,10 @@ class _Verification:
         for stage in self.history.stages:
             inside = "://" not in stage.data
             if not inside and not self.data:
-                check.note = f"data outside the release ({stage.data}) is checked with --data"
+                check.note = f"data outside the release ({without_credentials(stage.data)}) is checked with --data"
                 continue
             check.checked += 1
-            key = manifest_key(stage.data)
+            key = manifest_key(without_credentials(stage.data))
             store, name = (
                 (self.storage, key) if inside else (open_storage(stage.data, self.storage.options), "manifest.json")
             )
@@ -325,7 +325,7 @@ class _Verification:
             check.note = check.note or "shards are checked with --data"
 
     def _check_shards(self, store: Storage, stage: Stage) -> list[Fault]:
-        return guarded(stage.data, lambda: iter(verify_data(store).problems))
+        return guarded(without_credentials(stage.data), lambda: iter(verify_data(store).problems))
 
     def _check_others(self, check: Check) -> None:
         named: dict[tuple[str, str], None] = {}  # a set in the chain's order

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from llm360 import __version__
-from llm360.errors import InputError, StorageError
+from llm360.errors import InputError
 from llm360.release.analyses import AnalysisResults, merged_results
 from llm360.release.create import open_release
 from llm360.release.metrics import run_table
@@ -120,18 +119,6 @@ def to_json(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
         }
         for run in runs
     ]
-
-
-def write_page(page: str, out: Path) -> None:
-    """Write the page.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    try:
-        out.write_text(page)
-    except OSError as error:
-        raise StorageError(f"the page cannot be written to {out}: {error.strerror}; give another --out") from error
 
 
 def _settings(curve: Curve) -> str:

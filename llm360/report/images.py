@@ -5,15 +5,16 @@ The same data and colours as on the page; dashes and shades tell apart what a pr
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm360.errors import StorageError
 from llm360.report.chart import Chart
 from llm360.report.grid import Grid
+from llm360.storage.local import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,15 +42,9 @@ def write_images(figures: Sequence[Chart | Grid], folder: Path) -> list[Path]:
         The files, in the order of the figures.
 
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or its disk is full; no file is left half written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [path for figure in figures for path in _write(figure, folder)]
-    except OSError as error:
-        raise StorageError(
-            f"the figures cannot be written to {folder}: {error.strerror}; give another --figures"
-        ) from error
+    return [path for figure in figures for path in _write(figure, folder)]
 
 
 def _write(figure: Chart | Grid, folder: Path) -> Iterator[Path]:
@@ -70,8 +65,9 @@ def _write(figure: Chart | Grid, folder: Path) -> Iterator[Path]:
             draw_lines(axes, figure)
         axes.set_title(figure.title, loc="left", fontsize=10)
         for suffix, metadata in (("svg", {"Date": None, "Creator": "llm360"}), ("png", {"Software": "llm360"})):
-            path = folder / f"{figure.key}.{suffix}"
-            drawn.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
+            path, data = folder / f"{figure.key}.{suffix}", io.BytesIO()
+            drawn.savefig(data, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+            write_file(path, data.getvalue())
             yield path
 
 

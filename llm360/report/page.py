@@ -31,6 +31,7 @@ from llm360.report.tables import CheckpointRow, attempt_rows, checkpoint_rows, e
 from llm360.report.text import address_of, counted, duration, short_bytes, short_count, utc
 from llm360.report.verification import VerificationView
 from llm360.storage import Storage
+from llm360.storage.open import without_credentials
 
 SECTIONS = (
     ("verification", "Verification"),
@@ -318,7 +319,7 @@ def stage_view(stage: Stage, manifest: DataManifest | str) -> StageView:
         ("Steps", f"{stage.num_steps:,}, from step {stage.step:,}"),
         ("Batch", f"{stage.batch_rows:,} rows of {stage.predictions:,} predictions"),
         ("Rows", f"{sum(stage.chunk_rows):,} in {chunks}; a chunk's remainder: {stage.remainder}"),
-        ("Lies in", stage.data),
+        ("Lies in", without_credentials(stage.data)),
     ]
     if isinstance(manifest, str):
         return StageView(stage.name, tuple(pairs), stage.digests.manifest, sum(stage.chunk_rows), problem=manifest)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from llm360.storage.open import without_credentials
+
 _STEPS_OF_COUNT = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _STEPS_OF_BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -61,8 +63,8 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def address_of(uri: str) -> str:
-    """An address as a person types it: a folder without `file://`."""
-    return uri.removeprefix("file://")
+    """An address as a person types it and may read it: a folder without `file://`, a server without password."""
+    return without_credentials(uri.removeprefix("file://"))
 
 
 def aligned(lines: Sequence[tuple[str, str]]) -> str:

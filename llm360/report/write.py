@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from llm360.errors import StorageError
 from llm360.release.create import open_release
 from llm360.release.history import History
 from llm360.release.verify import Extent, verify
@@ -17,6 +16,7 @@ from llm360.report.page import read_run, render_report, report_figures
 from llm360.report.text import address_of
 from llm360.report.verification import VerificationView, verification_view
 from llm360.storage import Storage
+from llm360.storage.local import write_file
 
 REPORT_KEY = "report/index.html"
 """Where a report lies in its release. It is a view that no ledger entry names: writing it again replaces it."""
@@ -44,7 +44,7 @@ def write_report(
     Args:
         storage: The release.
         extent: Whose checkpoint files to verify for the page; None verifies nothing, and the page says so.
-        out: The file to write; into the release (`REPORT_KEY`) where not given.
+        out: The file to write, its folder made if missing; into the release (`REPORT_KEY`) where not given.
         compare: Models whose published scores stand behind the run's.
 
     Raises:
@@ -58,10 +58,7 @@ def write_report(
     if out is None:
         storage.put(REPORT_KEY, data)
         return WrittenReport(f"{address_of(storage.uri).rstrip('/')}/{REPORT_KEY}", history, view)
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise StorageError(f"the report cannot be written to {out}: {error.strerror}; give another --out") from error
+    write_file(out, data)
     return WrittenReport(str(out), history, view)
 
 

@@ -25,6 +25,7 @@ from llm360.spec.rules import broken_rules
 from llm360.spec.run import API_VERSION, KIND, NO_STORE, RESOLVED, ResolvedRun, ResolvedSpec
 from llm360.spec.training import Schedule
 from llm360.storage import normalize_uri
+from llm360.storage.open import without_credentials
 
 MAX_NAME = 40
 """Longest name of a run: the names of its Ray cluster, jobs and pods begin with it."""
@@ -237,11 +238,21 @@ def _make_addresses_absolute(spec: layers.Layer, *, local: bool) -> list[Problem
         uri = holder.get("uri")
         if isinstance(uri, str) and uri and (local or "://" in uri):
             try:
-                holder["uri"] = normalize_uri(uri)
+                holder["uri"] = _without_secret(normalize_uri(uri))
             except InputError as error:
                 problems.append(Problem(path, error.message))
                 del holder["uri"]
     return problems
+
+
+def _without_secret(uri: str) -> str:
+    """The address; raises `InputError` where it holds a password, for a configuration is published."""
+    if (shown := without_credentials(uri)) != uri:
+        raise InputError(
+            f"{shown} is written with a name and password, and a run's configuration is published; give an address that"
+            " needs none, s3:// with credentials from the environment, or a folder"
+        )
+    return uri
 
 
 def _address_holders(spec: layers.Layer) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,6 +22,10 @@ from llm360.storage import transfer
 MIB = 1024 * 1024
 
 
+class NotAFileError(ObjectNotFoundError):
+    """Where the object should lie, there is a pipe, a socket or a device: nothing that could be read to its end."""
+
+
 class ObjectInfo(NamedTuple):
     """What a listing tells about an object."""
 
@@ -53,7 +57,7 @@ class StorageOptions:
     connect_timeout: float = 10.0
     """Seconds for one attempt to connect."""
     read_timeout: float = 60.0
-    """Seconds without a byte before one attempt counts as failed; a busy store may take its time."""
+    """Seconds without a byte before one attempt counts as failed; a busy store may take its time, a web server 20."""
     max_attempts: int = 5
     """Attempts of one request, the first included, with exponential backoff between them."""
     part_bytes: int = 8 * MIB

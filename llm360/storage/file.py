@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from llm360.errors import IntegrityError, ObjectExistsError, ObjectNotFoundError, StorageError, StoreUnusableError
 from llm360.storage import local, transfer
-from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
+from llm360.storage.base import (
+    MIB,
+    NotAFileError,
+    ObjectInfo,
+    Storage,
+    StorageOptions,
+    UnfinishedWrite,
+    check_key,
+    join_key,
+)
 
 # What `link` answers where the file system has no hard links.
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -29,18 +40,18 @@ class FileStorage(Storage):
 
     def get(self, key: str) -> bytes:
         """See `Storage.get`."""
-        with self._reading(key) as path:
-            return path.read_bytes()
+        with self._reading(key) as path, _open(path) as file:
+            return file.read()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `Storage.get_range`."""
-        with self._reading(key) as path, path.open("rb", buffering=0) as file:
+        with self._reading(key) as path, _open(path) as file:
             file.seek(start)
             return _read_up_to(file.fileno(), length)
 
     def iter_bytes(self, key: str, chunk_bytes: int = 8 * MIB) -> Iterator[bytes]:
         """See `Storage.iter_bytes`; the kernel reads ahead better than threads could."""
-        with self._reading(key) as path, path.open("rb", buffering=0) as file:
+        with self._reading(key) as path, _open(path) as file:
             while chunk := _read_up_to(file.fileno(), chunk_bytes):
                 yield chunk
 
@@ -72,9 +83,8 @@ class FileStorage(Storage):
     def stat(self, key: str) -> ObjectInfo:
         """See `Storage.stat`."""
         with self._reading(key) as path:
-            if not path.is_file():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             found = path.stat()
+            _check_regular(found.st_mode, path)
         return ObjectInfo(key, found.st_size, found.st_mtime)
 
     def delete(self, key: str) -> None:
@@ -139,6 +149,8 @@ class FileStorage(Storage):
                 raise local.explain(error, self.root / key, "read") from error
             raise self._missing(key) from error
         except OSError as error:
+            if error.errno == errno.ENXIO:  # opened, a socket says so
+                raise NotAFileError(f"{path} is no regular file") from error
             raise local.explain(error, path, "read") from error
 
     @contextlib.contextmanager
@@ -186,7 +198,8 @@ class FileStorage(Storage):
             elif local.is_temporary(name) == temporary:
                 with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
                     status = entry.stat()
-                    yield ObjectInfo(join_key(key, name), status.st_size, status.st_mtime)
+                    if stat.S_ISREG(status.st_mode):
+                        yield ObjectInfo(join_key(key, name), status.st_size, status.st_mtime)
 
     def _missing(self, key: str) -> ObjectNotFoundError:
         return ObjectNotFoundError(f"{self.root / key} does not exist")
@@ -224,6 +237,24 @@ class _FileParts(transfer.PartWriter):
         os.close(self.fd)
         with contextlib.suppress(OSError, StorageError):
             self.temporary.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> io.FileIO:
+    """The file, to be read; a pipe that nobody writes to is not waited for."""
+    file = io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "r")
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise NotAFileError(f"{path} is no regular file")
 
 
 def _read_up_to(fd: int, length: int) -> bytes:

@@ -2,17 +2,22 @@
 
 Ranges are asked for, and servers that ignore the request and send the whole object are understood: one range
 costs the bytes before it, and whole objects are then read as one stream instead of parts side by side.
+
+A name and password in the address (`https://name:password@host/path`) are sent as Basic authentication and shown
+nowhere: the store's `uri`, and so every sentence and every page, is without them.
 """
 
 from __future__ import annotations
 
+import base64
+import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import NoReturn, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
@@ -21,10 +26,20 @@ from llm360 import __version__
 from llm360.errors import LLM360Error, ObjectNotFoundError, StorageError, StorageUnavailableError, StoreUnusableError
 from llm360.storage import transfer
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
+from llm360.storage.open import without_credentials
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
 
 T = TypeVar("T")
+
+LOGGER = logging.getLogger(__name__)
+
+LONGEST_SILENCE = 20.0
+"""Seconds without a byte before an attempt counts as failed: a server of files that can answer has begun by then."""
+PATIENCE = 60.0
+"""Seconds after which no further attempt of a request is begun: a person waits for it, and a run asks again."""
+SAID_AFTER = 5.0
+"""Seconds of an attempt in vain that a person must have noticed, and is told of."""
 
 BUSY = (408, 429, 500, 502, 503, 504)
 CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<size>\d+)$")
@@ -41,7 +56,7 @@ def make_pool(options: StorageOptions) -> urllib3.PoolManager:
     """Connections with the timeouts of the options."""
     return urllib3.PoolManager(
         maxsize=2 * options.parallel,
-        timeout=urllib3.Timeout(connect=options.connect_timeout, read=options.read_timeout),
+        timeout=urllib3.Timeout(connect=options.connect_timeout, read=min(options.read_timeout, LONGEST_SILENCE)),
         retries=NO_RETRIES,
         # Compressed on the way, an object's size and ranges would be those of other bytes.
         headers={"User-Agent": f"llm360/{__version__}", "Accept-Encoding": "identity"},
@@ -52,11 +67,16 @@ class HttpStorage(Storage):
     """Objects below a URL, read only."""
 
     def __init__(
-        self, uri: str, options: StorageOptions | None = None, pool: PerProcess[urllib3.PoolManager] | None = None
+        self,
+        uri: str,
+        options: StorageOptions | None = None,
+        pool: PerProcess[urllib3.PoolManager] | None = None,
+        authorization: Mapping[str, str] | None = None,
     ) -> None:
-        self.uri = uri
+        self.uri = without_credentials(uri)
         self.options = options or StorageOptions()
         self._pool = pool or PerProcess(partial(make_pool, self.options))
+        self._authorization = authorization_of(uri) if authorization is None else authorization
 
     def get(self, key: str) -> bytes:
         """See `Storage.get`."""
@@ -116,7 +136,9 @@ class HttpStorage(Storage):
 
     def at(self, prefix: str) -> HttpStorage:
         """See `Storage.at`."""
-        return HttpStorage(join_key(self.uri, check_key(prefix)), self.options, self._pool) if prefix else self
+        if not prefix:
+            return self
+        return HttpStorage(join_key(self.uri, check_key(prefix)), self.options, self._pool, self._authorization)
 
     def _stream(self, key: str, chunk_bytes: int) -> Iterator[bytes]:
         """One response from beginning to end; where it breaks off, the next one goes on behind the last chunk."""
@@ -131,13 +153,10 @@ class HttpStorage(Storage):
                     while chunk := response.read(chunk_bytes):
                         yield chunk
                         position += len(chunk)
-                        pauses = backoff(self.options.max_attempts)  # it moves, so count from here
+                        started, pauses = time.monotonic(), backoff(self.options.max_attempts)  # count from here
                     return
             except (HTTPError, StorageUnavailableError) as error:
-                pause = next(pauses)
-                if pause is None:
-                    raise self._explain(error, key, time.monotonic() - started) from error
-                time.sleep(pause)
+                self._wait(error, key, next(pauses), started)
 
     def _request(
         self, key: str, read: Callable[[urllib3.BaseHTTPResponse], T], method: str = "GET", **headers: str
@@ -149,17 +168,26 @@ class HttpStorage(Storage):
                 with self._open(key, method, **headers) as response:
                     return read(response)
             except (HTTPError, StorageUnavailableError) as error:
-                explained = self._explain(error, key, time.monotonic() - started)
-                if pause is None or not isinstance(explained, StorageUnavailableError):
-                    raise explained from error
-                time.sleep(pause)
+                self._wait(error, key, pause, started)
         raise AssertionError("backoff ends in None")
+
+    def _wait(self, error: Exception, key: str, pause: float | None, started: float) -> None:
+        """Sleep before the next attempt; where none is worth it, raise what there is to say."""
+        seconds = time.monotonic() - started
+        explained = self._explain(error, key, seconds)
+        if pause is None or seconds >= PATIENCE or not isinstance(explained, StorageUnavailableError):
+            raise explained from error
+        if seconds >= SAID_AFTER:
+            LOGGER.warning("%s; trying again for up to %.0f s", explained.message, PATIENCE - seconds)
+        time.sleep(pause)
 
     def _open(self, key: str, method: str = "GET", **headers: str) -> urllib3.BaseHTTPResponse:
         """A response whose body is not yet read. Raises an error of ours where its status is one."""
         url = f"{self.uri}/{quote(check_key(key))}"
         pool = self._pool.get()
-        response = pool.request(method, url, headers={**pool.headers, **headers}, preload_content=False)
+        response = pool.request(
+            method, url, headers={**pool.headers, **self._authorization, **headers}, preload_content=False
+        )
         if response.status in (200, 206, 416):
             return response
         response.close()
@@ -168,13 +196,19 @@ class HttpStorage(Storage):
             raise ObjectNotFoundError(f"{url} does not exist")
         if response.status in (401, 403):
             refused = ForbiddenError if response.status == 403 else StoreUnusableError
-            raise refused(
-                f"{url} may not be read ({said}); ask its publisher for access, or use the s3:// address",
-                reason="NotReadable",
-            )
+            raise refused(f"{url} may not be read ({said}); {self._advice(response.status)}", reason="NotReadable")
         if response.status in BUSY:
             raise StorageUnavailableError(f"{url} is not served at the moment: {said}")
         raise StorageError(f"{url} cannot be read: the server answers {said}")
+
+    def _advice(self, status: int) -> str:
+        """What to do where reading is refused."""
+        elsewhere = "ask its publisher for access"
+        if status != 401:
+            return f"{elsewhere}, or use the s3:// address"
+        if self._authorization:
+            return f"correct the name and password in the address, or {elsewhere}"
+        return f"write the address with a name and password (https://NAME:PASSWORD@host/path), or {elsewhere}"
 
     def _explain(self, error: Exception, key: str, seconds: float) -> LLM360Error:
         if isinstance(error, LLM360Error):
@@ -192,6 +226,19 @@ class HttpStorage(Storage):
         raise StoreUnusableError(
             f"{self.uri} is read-only: {what} through http(s); use the s3:// or file:// address", reason="ReadOnly"
         )
+
+
+def authorization_of(uri: str) -> dict[str, str]:
+    """The header that an address's name and password make (RFC 7617); none where it has none.
+
+    Redirects to another host do not get it: urllib3 takes it away.
+    """
+    userinfo, separator, _ = uri.partition("://")[2].partition("/")[0].rpartition("@")
+    if not separator:
+        return {}
+    name, _, password = userinfo.partition(":")
+    token = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return {"Authorization": f"Basic {token}"}
 
 
 def seek(response: urllib3.BaseHTTPResponse, start: int) -> bool:

@@ -32,6 +32,7 @@ from llm360 import __version__
 from llm360.canonical import DIGEST_PREFIX
 from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, StoreUnusableError
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
+from llm360.storage.open import without_credentials
 from llm360.storage.process import PerProcess
 from llm360.storage.retry import backoff
 from llm360.storage.s3_errors import (
@@ -62,6 +63,12 @@ PATH_STYLE = "LLM360_S3_PATH_STYLE"
 def make_client(options: StorageOptions) -> S3Client:
     """A boto3 client. Raises `StoreUnusableError` where what it is made from cannot be."""
     endpoint = options.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint is not None and without_credentials(endpoint) != endpoint:
+        raise StoreUnusableError(
+            f"the endpoint {without_credentials(endpoint)} is written with credentials, which would be shown with it;"
+            " set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
+            reason="InvalidStorageUri",
+        )
     is_encrypted = endpoint is None or endpoint.lower().startswith("https:")
     config = Config(
         connect_timeout=options.connect_timeout,

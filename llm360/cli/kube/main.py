@@ -25,7 +25,7 @@ examples:
 What needs no cluster is in `llm360 --help`.
 
 exit codes:
-  0 done · 1 failed · 2 bad input, or there is no such run · 130 interrupted
+  0 done · 1 failed · 2 bad input, or there is no such run · 130 interrupted · 141 the reader of the output has gone
 """
 
 PLUGIN = Program("kubectl llm360", "Show, hold and check the runs of a cluster.", EPILOG, COMMANDS)

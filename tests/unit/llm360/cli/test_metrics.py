@@ -18,6 +18,8 @@ from llm360.storage import open_storage
         (("--format", "csv", "--from-step", "0"), "a run's first step is 1"),
         (("--format", "csv", "--from-step", "7", "--to-step", "6"), "steps 7 to 6 are none"),
         (("--to", "tensorboard", __file__), "is a file; give a folder"),
+        (("--to", "tensorboard", "s3://bucket/logs"), "'s3://bucket/logs' is an address; give a path on this machine"),
+        (("--to", "tensorboard", ""), "it is empty; give a path on this machine"),
         (("--format", "csv"), "there is no release"),
     ],
 )

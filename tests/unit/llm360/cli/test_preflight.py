@@ -139,3 +139,11 @@ def test_a_long_answer_is_cut_to_what_kubernetes_keeps(tmp_path, letter):
     data = (tmp_path / "message").read_bytes()
     assert len(data) <= MAX_BYTES
     assert json.loads(data)["message"].endswith("…")
+
+
+def test_answer_that_cannot_be_left_is_told_behind_what_is_wrong(tmp_path, capsys):
+    words = ["--termination-message", str(tmp_path / "none" / "message")]
+    assert main.run(["preflight", "amber-tiny", "--store", str(tmp_path / "store"), *words]) == 1
+    assert f"cannot write {tmp_path}/none/message: no such file or directory" in capsys.readouterr().err
+    assert main.run(["preflight", "amber-tiny", "--store", "s3:/bucket/x", *words]) == 2
+    assert "did you mean 's3://bucket/x'?" in capsys.readouterr().err

@@ -5,11 +5,14 @@ import io
 import json
 import math
 import struct
+from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llm360.errors import InputError, StorageError
 from llm360.monitoring.tables import records, write_csv, write_jsonl, write_parquet, write_tensorboard
 from llm360.release.metrics import SCHEMA
 
@@ -51,21 +54,58 @@ def test_without_records_there_is_a_header_and_no_line():
     assert written(write_jsonl, table) == b""
 
 
-@pytest.mark.filterwarnings("ignore::ImportWarning")  # of what tensorboardX may upload with
-def test_tensorboard_gets_each_step_s_numbers_with_their_time(eventful, tmp_path):
+def events_in(folder):
     from tensorboardX.proto.event_pb2 import Event
 
-    table = eventful[1](first_step=390)
-    assert write_tensorboard(table, tmp_path / "logs") == 11
-    (file,) = (tmp_path / "logs").iterdir()
+    (file,) = folder.iterdir()
+    assert "tfevents" in file.name, "TensorBoard passes over other names"
     data, events = file.read_bytes(), []
     while data:  # TFRecord: length, its checksum, bytes, their checksum
         (length,) = struct.unpack("<Q", data[:8])
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
+    return events
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")  # of what tensorboardX may upload with
+def test_tensorboard_gets_each_step_s_numbers_with_their_time(eventful, tmp_path):
+    table = eventful[1](first_step=390)
+    assert write_tensorboard(table, tmp_path / "logs") == 11
+    events = events_in(tmp_path / "logs")
+    assert events[0].file_version == "brain.Event:2"
     losses = {e.step: (e.wall_time, v.simple_value) for e in events for v in e.summary.value if v.tag == "train/loss"}
     for record in records(table):
         time, loss = losses[record.step]
         assert abs(time - record.time.timestamp()) < 1e-3
         assert math.isclose(loss, record.loss, rel_tol=1e-6)
     assert any(v.tag == "source_loss/docs" for e in events for v in e.summary.value)
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")
+def test_tensorboard_written_again_shows_each_point_once(eventful, tmp_path):
+    for first in (395, 399):
+        write_tensorboard(eventful[1](first_step=first), tmp_path)
+    assert [event.step for event in events_in(tmp_path)[1:]] == [399, 400]
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")
+def test_tensorboard_s_folder_of_another_program_is_refused(eventful, tmp_path):
+    (tmp_path / "events.out.tfevents.1.host").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"holds 'events\.out\.tfevents\.1\.host', .* give an empty folder"):
+        write_tensorboard(eventful[1](first_step=399), tmp_path)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"other"]
+
+
+@pytest.mark.filterwarnings("ignore::ImportWarning")
+def test_full_disk_leaves_no_half_of_tensorboard_s_file(eventful, tmp_path, monkeypatch):
+    full = partial(Path("/dev/full").open, "wb")
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda _: full())
+    with pytest.raises(StorageError, match=r"cannot write .*/events\..*: the disk of .* is full"):
+        write_tensorboard(eventful[1](), tmp_path / "logs")
+    assert list((tmp_path / "logs").iterdir()) == []
+
+
+def test_tensorboard_s_folder_that_cannot_be_written_is_named(eventful, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*: .*/file is a file, not a folder"):
+        write_tensorboard(eventful[1](first_step=399), tmp_path / "file" / "logs")

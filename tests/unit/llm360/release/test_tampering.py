@@ -8,6 +8,7 @@ entries say can give it away, or the head that someone noted.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -61,6 +62,17 @@ def removed(pattern, check, number=0):
     )
 
 
+def piped(pattern, check, words="is no regular file"):
+    """A case that puts a pipe that nobody writes to where the file that the pattern finds was."""
+
+    def tamper(release):
+        path = release.path(release.keys(pattern)[0])
+        path.unlink()
+        os.mkfifo(path)
+
+    return Case(tamper, check, pattern.split("*")[0], words)
+
+
 def edit_entry(release, index, **changes):
     path = release.path(f"ledger/{index:08d}.json")
     path.write_bytes(canonical_json(json.loads(path.read_bytes()) | changes))
@@ -106,6 +118,13 @@ BYTES = {
     "flip tokenizer": flipped("data/one/tokenizer.json", 9, named="data/one"),
     "flip evaluation": flipped("evals/*/*/*/results.json", 10),
     "flip analysis": flipped("analysis/*/table.json", 10),
+    "pipe for an entry": piped("ledger/00000002.json", 1, "is missing although ledger/00000003.json is there"),
+    "pipe for an entry far from the head": piped("ledger/00000004.json", 1),
+    "pipe for the config": piped("config/*.json", 2),
+    "pipe for metrics": piped("metrics/a001/*.parquet", 6),
+    "pipe for a manifest": piped(f"{CHECKPOINT}/manifest.json", 7),
+    "pipe for a model file": piped(f"{CHECKPOINT}/{MODEL_FILE}", 8),
+    "pipe for an evaluation": piped("evals/*/*/*/results.json", 10),
     "remove config": removed("config/*.json", 2),
     "remove environment": removed("environment/a002.json", 10),
     "remove metrics": removed("metrics/a001/*.parquet", 6),

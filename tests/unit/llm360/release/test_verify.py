@@ -252,3 +252,20 @@ def test_command(release, capsys):
     assert command(["verify", str(release.folder)]) == 1
     assert "BROKEN at check 10: evals/step_000000006/" in capsys.readouterr().out
     assert command(["verify", str(release.folder / "nothing")]) == 2
+
+
+def test_head_of_a_chain_that_cannot_be_read(release, capsys):
+    release.path("ledger/00000000.json").write_bytes(b"{}")
+    assert command(["verify", str(release.folder)]) == 1
+    said = capsys.readouterr().out
+    assert "head    none: no entry can be read\n" in said
+    assert "BROKEN at check 1: ledger/00000000.json: is not a ledger entry: field 'seq' is missing\n" in said
+
+
+def test_a_fault_names_its_key_once(release):
+    key = release.keys("metrics/a001/*.parquet")[0]
+    release.path(key).write_bytes(b"")
+    release.path("checkpoints/step_000000002/a001/manifest.json").write_bytes(b"{}")
+    faults = [fault for check in release.verify().checks.values() for fault in check.faults]
+    assert [fault.problem.partition(" sha256:")[0] for fault in faults[:2]] == ["has the digest", "has digest"]
+    assert not any(fault.key in fault.problem for fault in faults)

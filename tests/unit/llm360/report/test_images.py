@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -44,5 +46,15 @@ def test_the_same_figures_give_the_same_files(measured, tmp_path):
 
 def test_folder_that_cannot_be_written_is_named(measured, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"the figures cannot be written to .*file/x: .*give another --figures"):
+    with pytest.raises(StorageError, match=r"cannot write .*file/x/.*\.svg: .*/file is a file, not a folder"):
         write_figures(measured.storage, Path(tmp_path / "file/x"))
+
+
+def test_full_disk_leaves_no_half_figure(measured, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match=r"cannot write .*\.svg: the disk of .* is full"):
+        write_figures(measured.storage, tmp_path / "figures")
+    assert list((tmp_path / "figures").iterdir()) == []

@@ -63,3 +63,8 @@ def test_short_digest():
 def test_address_of_a_folder_is_its_path():
     assert address_of("file:///runs/x") == "/runs/x"
     assert address_of("s3://bucket/x") == "s3://bucket/x"
+
+
+def test_address_of_a_server_is_without_password():
+    assert address_of("https://me:secret@host:80/x@y") == "https://host:80/x@y"
+    assert address_of("file:///runs/a:b@c") == "/runs/a:b@c"

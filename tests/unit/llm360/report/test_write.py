@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,29 @@ def test_report_goes_where_it_is_asked_to(eventful, tmp_path):
     assert not eventful.storage.exists(REPORT_KEY)
 
 
+def test_folder_of_the_page_is_made(eventful, tmp_path):
+    write_report(eventful.storage, extent=None, out=tmp_path / "new" / "page.html")
+
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_full_disk_leaves_the_page_that_was_there(eventful, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "page.html").write_text("older")
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match=r"cannot write .*/page\.html: the disk of .* is full") as error:
+        write_report(eventful.storage, extent=None, out=tmp_path / "page.html")
+
+    assert error.value.reason == "DiskFull"
+    assert [path.read_text() for path in tmp_path.iterdir() if path.is_file()] == ["older"]
+
+
 def test_place_that_cannot_be_written_is_named(eventful, tmp_path):
-    with pytest.raises(StorageError, match=r"missing/page\.html: No such file or directory; give another --out"):
-        write_report(eventful.storage, extent="none", out=tmp_path / "missing" / "page.html")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*file/page\.html: .*/file is a file, not a folder"):
+        write_report(eventful.storage, extent=None, out=tmp_path / "file" / "page.html")
 
 
 def test_no_release_no_report(storage):

@@ -77,6 +77,15 @@ def test_paths_count_from_the_working_directory_only_on_the_command_line(tmp_pat
         resolve(spec)
 
 
+def test_a_password_in_an_address_would_be_published_and_is_refused_without_being_shown():
+    spec = document(preset="amber-tiny", storage={"uri": "s3://b/x"}, data={"uri": "https://me:secret@host/rows"})
+    with pytest.raises(SpecError) as raised:
+        resolve(spec)
+    (problem,) = raised.value.problems
+    assert problem.startswith("spec.data.uri: https://host/rows is written with a name and password")
+    assert "secret" not in problem
+
+
 def test_trial_of_a_few_steps_keeps_the_schedule_of_the_whole():
     run = resolve(document(preset="amber-7b"), ["training.steps=10"])
     assert (run.spec.training.schedule.warmup_steps, run.spec.training.schedule.decay_steps) == (2000, 274320)
@@ -255,7 +264,7 @@ def shuffled(value, random_source):
     return [shuffled(member, random_source) for member in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PRESETS, changes, st.integers(0, 2**16))
 def test_resolving_again_changes_nothing_and_order_does_not_matter(preset, changed, seed):
     source = with_changes(preset, changed)
@@ -285,14 +294,14 @@ anything = st.recursive(
 sections = st.sampled_from(list(spec_schema()["properties"]))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.dictionaries(sections, anything, max_size=4), st.booleans())
 def test_whatever_is_given_ends_in_a_run_or_in_sentences(spec, with_preset):
     with contextlib.suppress(SpecError):
         resolve(document(**({"preset": "amber-tiny"} if with_preset else {}) | spec), local=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(anything)
 def test_whatever_stands_for_the_document_ends_in_sentences(value):
     with pytest.raises(InputError):

@@ -25,6 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     faults: ClassVar[deque[str]]
     requests: ClassVar[list[str]]
     ranges: ClassVar[bool]
+    authorization: ClassVar[list[str]]
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -33,6 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         self.requests.append(f"{self.command} {self.path} {asked or ''}".strip())
         fault = self.faults.popleft() if self.faults else ""
+        if self.authorization and self.headers.get("Authorization") not in self.authorization:
+            return self.answer(401, b"no")
         if fault.isdigit():
             return self.answer(int(fault), b"no")
         data = self.objects.get(self.path)
@@ -68,7 +71,9 @@ class Web:
         self.objects: dict[str, bytes] = {}
         self.faults: deque[str] = deque()
         self.requests: list[str] = []
-        namespace = {"objects": self.objects, "faults": self.faults, "requests": self.requests, "ranges": ranges}
+        self.authorization: list[str] = []
+        shared = ("objects", "faults", "requests", "authorization")
+        namespace = {name: getattr(self, name) for name in shared} | {"ranges": ranges}
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), namespace))
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()

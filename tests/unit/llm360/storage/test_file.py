@@ -2,14 +2,16 @@
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
 
 import pytest
 
-from llm360.errors import IntegrityError, ObjectExistsError, StorageError
+from llm360.errors import IntegrityError, ObjectExistsError, ObjectNotFoundError, StorageError
 from llm360.storage import StorageOptions, StoreUnusableError, open_storage
+from llm360.storage.base import NotAFileError
 from llm360.storage.local import TEMPORARY_PREFIX
 
 
@@ -238,3 +240,30 @@ def test_folder_that_vanishes_while_it_is_written(store, monkeypatch):
     store.put("a/key", b"1")
     assert vanished
     assert store.get("a/key") == b"1"
+
+
+def test_what_is_no_regular_file_is_no_object_and_not_waited_for(store):
+    store.put("a/key", b"1")
+    os.mkfifo(store.root / "a" / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(store.root / "a" / "socket"))
+    for key in ("a/pipe", "a/socket"):
+        for read in (
+            store.get,
+            store.stat,
+            lambda key: store.get_range(key, 0, 1),
+            lambda key: list(store.iter_bytes(key)),
+        ):
+            with pytest.raises(NotAFileError, match=rf"{key} is no regular file"):
+                read(key)
+        assert not store.exists(key)
+        with pytest.raises(ObjectExistsError):
+            store.create(key, b"1")
+    assert [info.key for info in store.list()] == ["a/key"]
+
+
+def test_a_folder_is_no_object(store):
+    store.put("a/key", b"1")
+    for read in (store.get, store.stat, lambda key: list(store.iter_bytes(key))):
+        with pytest.raises(ObjectNotFoundError, match="a does not exist"):
+            read("a")

@@ -1,15 +1,17 @@
 """Reading a published release from a web server, be it careful or careless with ranges."""
 
+import base64
 import hashlib
 import os
 import pickle
 import socket
+import time
 
 import pytest
 
 from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, StorageUnavailableError
 from llm360.storage import StorageOptions, StoreUnusableError, UnfinishedWrite, open_storage
-from llm360.storage.http import ForbiddenError
+from llm360.storage.http import ForbiddenError, authorization_of
 
 OPTIONS = StorageOptions(connect_timeout=1.0, read_timeout=5.0, max_attempts=3, part_bytes=1_000)
 DATA = os.urandom(10_500)
@@ -165,3 +167,57 @@ def test_nobody_listens():
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StorageUnavailableError, match=f"no answer about {uri}/key in"):
             open_storage(uri, OPTIONS).get("key")
+
+
+@pytest.fixture
+def guarded(ranged_web):
+    """A server that asks for a name and password, and its address with them."""
+    ranged_web.add("a/data", DATA)
+    ranged_web.authorization.append("Basic " + base64.b64encode("m@e:p/ß:".encode()).decode())
+    return ranged_web, ranged_web.uri.replace("://", "://m%40e:p%2F%C3%9F:@")
+
+
+def test_name_and_password_are_sent_and_not_shown(guarded):
+    web, uri = guarded
+    store = pickle.loads(pickle.dumps(open_storage(uri, OPTIONS)))
+    assert store.get("a/data") == store.at("a").get("data") == b"".join(store.iter_bytes("a/data", 1_000)) == DATA
+    assert (store.uri, store.at("a").uri) == (web.uri, f"{web.uri}/a")
+    web.faults.extend(["503"] * 3 + ["418"])
+    for call in (store.get, store.get, store.at("a").get, lambda key: store.put(key, b"")):
+        with pytest.raises(StorageError) as error:
+            call("b")
+        assert web.uri in error.value.message
+        assert "p%2F" not in error.value.message
+
+
+def test_wrong_or_missing_password_is_told(guarded):
+    web, _ = guarded
+    with pytest.raises(StoreUnusableError, match=r"\(401.*; write the address with a name and password"):
+        open_storage(web.uri, OPTIONS).get("a/data")
+    with pytest.raises(StoreUnusableError, match=r"\(401.*; correct the name and password") as error:
+        open_storage(web.uri.replace("://", "://me:wrong@"), OPTIONS).get("a/data")
+    assert "wrong" not in error.value.message
+
+
+def test_address_without_password_has_no_authorization():
+    assert authorization_of("https://host/a@b") == {}
+    assert authorization_of("https://token@host") == {"Authorization": "Basic dG9rZW46"}
+
+
+@pytest.fixture
+def silent():
+    """Address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/x"
+
+
+def test_a_silent_server_is_given_up_soon_and_told_of_before(silent, monkeypatch, caplog):
+    monkeypatch.setattr("llm360.storage.http.LONGEST_SILENCE", 0.05)
+    monkeypatch.setattr("llm360.storage.http.SAID_AFTER", 0.04)
+    monkeypatch.setattr("llm360.storage.http.PATIENCE", 0.12)
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailableError, match=f"no answer about {silent}/key in .* Read timed out"):
+        open_storage(silent, StorageOptions(max_attempts=1_000)).get("key")
+    assert time.monotonic() - started < 5
+    assert 1 <= len(caplog.messages) <= 2
+    assert all(f"no answer about {silent}/key in" in said and "trying again for" in said for said in caplog.messages)

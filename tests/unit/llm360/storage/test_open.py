@@ -9,6 +9,7 @@ import pytest
 from llm360.storage import StorageOptions, StoreUnusableError, normalize_uri, open_storage
 from llm360.storage.file import FileStorage
 from llm360.storage.http import HttpStorage
+from llm360.storage.open import without_credentials
 from llm360.storage.s3 import S3Storage
 
 
@@ -38,6 +39,9 @@ def test_paths_are_relative_to_here_and_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
     assert normalize_uri("runs/x") == f"file://{tmp_path}/runs/x"
+    assert normalize_uri("runs/a:b") == f"file://{tmp_path}/runs/a%3Ab"
+    assert normalize_uri("a:b") == f"file://{tmp_path}/a%3Ab"
+    assert normalize_uri("./s3:/b") == f"file://{tmp_path}/s3%3A/b"
     assert normalize_uri("~/runs") == "file:///home/somebody/runs"
 
 
@@ -50,12 +54,26 @@ def test_paths_are_relative_to_here_and_home(tmp_path, monkeypatch):
         ("s3://", "it names no bucket"),
         ("s3:///run", "it names no bucket"),
         ("http://", "it names no host"),
+        ("http://?x", "it names no host"),
+        ("http://me:secret@/x", "it names no host"),
+        ("s3:/bucket/x", "did you mean 's3://bucket/x'?"),
+        ("S3:bucket/x", "did you mean 's3://bucket/x'?"),
+        ("file:runs/a", "did you mean 'runs/a'?"),
+        ("file:/runs/a", "did you mean 'file:///runs/a'?"),
+        ("http:/me:secret@host/x", "did you mean 'http://host/x'?"),
+        ("gs:/bucket/x", "'gs' is no scheme known here"),
+        ("s3://me:secret@bucket/x", "'s3://bucket/x' is no address of a store: it carries credentials"),
+        ("https://me:secret@host/x?X-Amz-Signature=secret", "'https://host/x?' .* belongs to one page"),
+        ("https://host/x#y", "write %23 where"),
+        ("http://me:secret/secret@host/x", "'http://…' .* is none; in a name or password, write '/' as %2F"),
+        ("http://[::1/x", "its host or its port"),
     ],
 )
 def test_addresses_of_no_store(uri, problem):
     for call in (normalize_uri, open_storage):
-        with pytest.raises(StoreUnusableError, match=problem) as error:
+        with pytest.raises(StoreUnusableError, match=problem.replace("?", r"\?")) as error:
             call(uri)
+        assert "secret" not in error.value.message
         assert error.value.exit_code == 2
         assert error.value.reason == "InvalidStorageUri"
         assert "write s3://bucket/prefix, file:///folder" in error.value.message
@@ -89,3 +107,18 @@ def test_a_folder_needs_neither_boto3_nor_urllib3():
     code = "import sys; from llm360.storage import open_storage; open_storage('x').exists('y'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"boto3", "botocore", "urllib3"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:secret@host:80/a@b", "http://host:80/a@b"),
+        ("HTTPS://token@host", "HTTPS://host"),
+        ("http://me:s@cret@host/x", "http://host/x"),
+        ("https://host/a:b@c", "https://host/a:b@c"),
+        ("file:///a:b@c", "file:///a:b@c"),
+        ("data/a:b@c", "data/a:b@c"),
+    ],
+)
+def test_without_credentials(uri, shown):
+    assert without_credentials(uri) == shown

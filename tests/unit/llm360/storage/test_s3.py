@@ -288,6 +288,12 @@ def test_client_settings(monkeypatch):
     client.close()
 
 
+def test_endpoint_with_credentials_is_refused_without_showing_them():
+    with pytest.raises(StoreUnusableError, match="the endpoint http://host:9000 is written with credentials") as error:
+        make_client(StorageOptions(endpoint="http://me:secret@host:9000"))
+    assert "secret" not in error.value.message
+
+
 def test_endpoint_that_is_no_url():
     with pytest.raises(StoreUnusableError, match="'nonsense' is no endpoint; write one like https://host:port"):
         make_client(StorageOptions(endpoint="nonsense"))
