@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +17,10 @@ from llm360.spec.base import quantity_bytes
 
 EXAMPLES = """\
 examples:
-  llm360 spec plan amber-7b                                as the preset has it, on H100s
-  llm360 spec plan amber-7b --gpus 8 --gpu h200            on one node of another kind
+  llm360 spec plan amber-7b                                         as the preset has it, on H100s
+  llm360 spec plan amber-7b --gpus 8 --gpus-per-node 8 --gpu h200   on one node of another kind
   llm360 spec plan run.yaml --set parallelism.microBatch=4 -o json
-  llm360 spec plan amber-7b --gpus 64 --mfu 0.5            with the MFU that tests/benchmarks/step.py measured
+  llm360 spec plan amber-7b --gpus 64 --mfu 0.5                     with the MFU that tests/benchmarks/step.py measured
 
 Exit code 2 and the change that would help, where a step does not fit. How the numbers come about is written in
 docs/explanation/scaling.md.
@@ -34,6 +35,7 @@ def configure(commands: Any) -> None:
     add("source", metavar="FILE|PRESET", help="a file, a preset's name, or - for standard input")
     add_overrides(parser)
     add("--gpus", type=int, metavar="N", help="ranks (default: cluster.workers of the specification)")
+    add("--gpus-per-node", type=int, metavar="N", help="of them in a node (default: cluster.workers.gpus)")
     add(
         "--gpu", choices=tuple(GPUS), default="h100", help="kind of GPU, of which the data sheet counts (default: h100)"
     )
@@ -63,6 +65,8 @@ def run_plan(args: argparse.Namespace) -> int:
     """
     if args.mfu is not None and not 0 < args.mfu <= 1:
         raise InputError(f"--mfu is {args.mfu:g}; a share above 0 and at most 1 is allowed")
+    if args.gpus_per_node is not None and args.gpus_per_node < 1:
+        raise InputError(f"--gpus-per-node is {args.gpus_per_node}; at least 1 is allowed, 8 is usual")
     run = load_run(args.source, args.overrides, require_store=False)
     on_gpu = run.spec.cluster.workers.device == "cuda"
     gpu = gpu_named(args.gpu) if on_gpu else None
@@ -74,7 +78,11 @@ def run_plan(args: argparse.Namespace) -> int:
         quantity_bytes(run.spec.cluster.workers.memory) if gpu is None else int(gpu.memory_bytes - args.reserve * GIB)
     )
     found = plan(run, capacity, args.gpus)
-    facts = plan_facts(found, gpu, max(1, run.spec.cluster.workers.gpus), args.mfu)
+    gpus_per_node = args.gpus_per_node or max(1, run.spec.cluster.workers.gpus)
+    facts = plan_facts(found, gpu, gpus_per_node, args.mfu)
+    if gpu is not None:
+        facts["nodes"] = math.ceil(facts["ranks"] / gpus_per_node)
+        facts["gpus_per_node"] = gpus_per_node
     if args.output == "json":
         print(json.dumps(facts, indent=2))
     else:
@@ -87,7 +95,8 @@ def run_plan(args: argparse.Namespace) -> int:
 
 def _lines(facts: dict[str, Any], found: Plan, gpu: Gpu | None, mfu: float | None) -> Iterator[str]:
     kind = "CPU workers" if gpu is None else f"{gpu.name} ({gpu.source})"
-    yield f"{facts['ranks']:,} ranks on {kind}, {facts['replicas']:,} copies of the model"
+    nodes = f" in {_nodes(facts)}" if gpu is not None else ""
+    yield f"{facts['ranks']:,} ranks on {kind}{nodes}, {facts['replicas']:,} copies of the model"
     yield (
         f"{found.batch:,} sequences a step; on a rank {facts['micro_steps']:,} micro steps of {facts['micro_batch']:,},"
         f" activation checkpointing {facts['activation_checkpointing']}"
@@ -106,3 +115,10 @@ def _lines(facts: dict[str, Any], found: Plan, gpu: Gpu | None, mfu: float | Non
             f" {seconds['ends']:.3f} s cannot hide"
         )
         yield f"{what} {facts['tokens_per_second']:,.0f} tokens/s"
+
+
+def _nodes(facts: dict[str, Any]) -> str:
+    nodes, gpus = facts["nodes"], facts["gpus_per_node"]
+    if nodes == 1:
+        return "1 node"
+    return f"{nodes:,} nodes of {gpus}" if nodes * gpus == facts["ranks"] else f"{nodes:,} nodes of up to {gpus}"

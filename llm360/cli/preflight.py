@@ -65,7 +65,4 @@ def leave_answer(path: Path | None, reason: str, message: str, prepares: tuple[s
     answer: dict[str, Any] = {"reason": reason, "message": message, "prepares": list(prepares)}
     while len(data := json.dumps(answer).encode()) > MAX_BYTES:
         answer["message"] = answer["message"][: -(len(data) - MAX_BYTES) - 1] + "…"
-    try:
-        path.write_bytes(data)  # in place: Kubernetes mounts that very file
-    except OSError as error:
-        raise local.explain(error, path, "write") from error
+    local.write_in_place(path, data)

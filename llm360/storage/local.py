@@ -85,14 +85,26 @@ def write_file(path: Path, data: bytes) -> None:
         StoreUnusableError: the disk is full, the folder may not be written, or the path is that of a folder.
         StorageError: the file system refuses otherwise.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        write_in_place(path, data)
+        return
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_bytes(data)
-            return
         final = path.resolve()
         with temporary_file(final.parent) as (fd, temporary):
             write_all(fd, data, 0)
             replace_durably(fd, temporary, final)
+    except OSError as error:
+        raise explain(error, path, "write") from error
+
+
+def write_in_place(path: Path, data: bytes) -> None:
+    """Write a file that must stay the file it is: a device, or one that Kubernetes mounts.
+
+    Raises:
+        StorageError: the file system refuses.
+    """
+    try:
+        path.write_bytes(data)
     except OSError as error:
         raise explain(error, path, "write") from error
 

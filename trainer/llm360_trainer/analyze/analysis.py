@@ -6,9 +6,11 @@ An installed package offers its own under the entry point group `llm360.analyses
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -169,15 +171,38 @@ def load_analysis(name: str) -> Analysis:
     if name not in known:
         raise InputError(f"there is no analysis '{name}'{nearest(name, list(known))}; there are {', '.join(known)}")
     point = known[name]
+    return _load_own(point) if isinstance(point, EntryPoint) else _import(point)()
+
+
+def _load_own(point: EntryPoint) -> Analysis:
+    """The analysis of another package, whatever goes wrong in its code told as one sentence."""
+    with telling(point):
+        found = point.load()
+        if not (isinstance(found, type) and issubclass(found, Analysis)):
+            raise InputError(f"the entry point '{point.name}' of {GROUP} is no class derived from {__name__}.Analysis")
+        if getattr(found, "name", None) != point.name:
+            raise InputError(f"the entry point '{point.name}' of {GROUP} is an analysis that calls itself otherwise")
+        return found()
+
+
+@contextlib.contextmanager
+def telling(point: EntryPoint) -> Iterator[None]:
+    """Turn what another package's code raises into a sentence, and keep what it prints out of our output.
+
+    Raises:
+        InputError: it raised something, or ended the program.
+    """
     try:
-        found = _import(point) if isinstance(point, str) else point.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"the analysis '{name}' cannot be loaded: {error}; install its package again") from error
-    if not (isinstance(found, type) and issubclass(found, Analysis)):
-        raise InputError(f"the entry point '{name}' of {GROUP} is no class derived from {__name__}.Analysis")
-    if getattr(found, "name", None) != name:
-        raise InputError(f"the entry point '{name}' of {GROUP} is an analysis that calls itself otherwise")
-    return found()
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        package = f" of the package '{point.dist.name}'" if point.dist is not None else ""
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(
+            f"the analysis '{point.name}'{package} cannot be loaded: {said}; install its package again, or remove it"
+        ) from error
 
 
 def _import(path: str) -> Any:

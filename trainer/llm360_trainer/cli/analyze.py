@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 import torch
 
 from llm360.cli.arguments import add_command, add_output, add_release
-from llm360.errors import InputError, LLM360Error
+from llm360.errors import InputError, LLM360Error, StorageError
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.selection import select_checkpoints
-from llm360.storage import Storage, open_storage
-from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis
+from llm360.storage import Storage
+from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis, telling
 from llm360_trainer.analyze.work import Finished, Task, analyze
-from llm360_trainer.cli.evaluate import TERMINATION_LOG, later_checkpoints, termination_answer
+from llm360_trainer.cli.evaluate import later_checkpoints, leave_answer, termination_answer, termination_log
 from llm360_trainer.exchange.opened import open_checkpoint
+from llm360_trainer.exchange.outputs import open_writable_release
 from llm360_trainer.prepare.progress import ProgressLine
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXAMPLES = """\
 examples:
@@ -44,23 +50,51 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add a sub-command for every analysis there is."""
     parser.epilog = EXAMPLES
     commands = parser.add_subparsers(metavar="NAME", required=True)
-    for name in available():
+    broken: list[InputError] = []
+    for name, point in available().items():
         try:
             analysis = load_analysis(name)
+            if isinstance(point, EntryPoint):
+                _try_options(point, analysis)
         except InputError as error:  # of another package: it must not take the others with it
-            broken = add_command(commands, name, f"(cannot be used: {error.message})", "")
-            broken.set_defaults(run=partial(_refuse, error))
-            continue
-        _add_analysis(commands, analysis)
+            broken.append(error)
+            _add_broken(commands, name, error)
+        else:
+            _add_analysis(commands, analysis, broken)
+
+
+def _try_options(point: EntryPoint, analysis: Analysis) -> None:
+    """Add another package's analysis to a parser that is thrown away: what fails half-way cannot be taken back."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    with telling(point):
+        _add_analysis(commands, analysis, [])
+        for each in (parser, *commands.choices.values()):
+            each.format_help()
+
+
+def _add_broken(commands: Commands, name: str, error: InputError) -> None:
+    """Have the name say what is wrong with it, whatever else is typed."""
+    sub = _add(commands, name, f"(cannot be used: {error.message})", "")
+    sub.prefix_chars = ""  # no word is an option
+    sub.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    sub.set_defaults(run=partial(_refuse, error))
 
 
 def _refuse(error: InputError, _: argparse.Namespace) -> int:
     raise error
 
 
-def _add_analysis(commands: argparse._SubParsersAction[argparse.ArgumentParser], analysis: Analysis) -> None:
+def _add(commands: Commands, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+    """Add a sub-command whose summary may have a percent sign, which argparse replaces in help but not above it."""
+    sub = add_command(commands, name, summary.replace("%", "%%"), epilog)
+    sub.description = (sub.description or "").replace("%%", "%")
+    return sub
+
+
+def _add_analysis(commands: Commands, analysis: Analysis, broken: Sequence[InputError]) -> None:
     epilog = f"reads:  {analysis.reads}\nwrites: {analysis.writes}\n\n{EXAMPLES}"
-    sub = add_command(commands, analysis.name, analysis.summary, epilog)
+    sub = _add(commands, analysis.name, analysis.summary, epilog)
     add_release(sub, writes=True)
     sub.add_argument(
         "--checkpoints",
@@ -73,22 +107,31 @@ def _add_analysis(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     sub.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the weights (default: float32)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
     add_output(sub)
-    sub.set_defaults(run=partial(run, analysis))
+    sub.set_defaults(run=partial(run, analysis, broken))
 
 
-def run(analysis: Analysis, args: argparse.Namespace) -> int:
-    """Analyse, print the results, and leave the answer, good or bad, where a job's environment asks for it."""
-    answer = Path(path) if (path := os.environ.get(TERMINATION_LOG)) else None
+def run(analysis: Analysis, broken: Sequence[InputError], args: argparse.Namespace) -> int:
+    """Analyse, print the results, and leave the answer, good or bad, where a job's environment asks for it.
+
+    Args:
+        analysis: Which.
+        broken: What is wrong with analyses of other packages.
+        args: As they were typed.
+    """
+    for error in broken:
+        print(f"llm360: warning: {error.message}", file=sys.stderr)
+    answer = termination_log()
     try:
         done = _analyze(analysis, args)
     except LLM360Error as error:
-        if answer is not None:
-            answer.write_bytes(termination_answer(error.reason, error.message, ()))
+        with contextlib.suppress(StorageError):  # what went wrong is said, wherever else it cannot be
+            leave_answer(answer, termination_answer(error.reason, error.message, ()))
         raise
+    print(_json(done) if args.output == "json" else _text(done))
     if answer is not None:
         said = f"{done.measured} new measurements: {done.prefix}"
-        answer.write_bytes(termination_answer("Analysed", said, (), later_checkpoints(args.uri, args.checkpoints)))
-    print(_json(done) if args.output == "json" else _text(done))
+        later = later_checkpoints(args.uri, args.checkpoints)
+        leave_answer(answer, termination_answer("Analysed", said, (), later))
     return 0
 
 
@@ -97,11 +140,7 @@ def _analyze(analysis: Analysis, args: argparse.Namespace) -> Finished:
     if args.batch_size < 1:
         raise InputError(f"--batch-size is {args.batch_size}; it must be at least 1")
     device = _device(args.device)
-    storage = open_storage(args.uri)
-    if storage.uri.startswith(("http://", "https://")):
-        raise InputError(
-            f"{storage.uri} can only be read; results go into the release, so give a copy that is writable"
-        )
+    storage = open_writable_release(args.uri)
     ledger = open_release(storage)
     history = ledger.history()
     task = Task(

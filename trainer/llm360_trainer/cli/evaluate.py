@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from llm360.cli.arguments import add_output
 from llm360.cli.preflight import MAX_BYTES
-from llm360.errors import InputError, LLM360Error
-from llm360.storage import open_storage
+from llm360.errors import InputError, LLM360Error, StorageError
+from llm360.storage import local, open_storage
+from llm360_trainer.exchange.outputs import open_writable, open_writable_release
 
 if TYPE_CHECKING:
     from llm360_trainer.evaluate.run import Outcome
@@ -86,24 +88,26 @@ def run_evaluation(args: argparse.Namespace) -> int:
     Raises:
         InputError: nothing can be computed with what was given.
     """
-    answer = Path(path) if (path := os.environ.get(TERMINATION_LOG)) else None
+    answer = termination_log()
     try:
         outcomes = _evaluate(args)
     except LLM360Error as error:
-        _leave(answer, error.reason, error.message, ())
+        with contextlib.suppress(StorageError):  # what went wrong is said, wherever else it cannot be
+            leave_answer(answer, termination_answer(error.reason, error.message, ()))
         raise
     if args.output == "json":
         print(json.dumps({"results": [to_json(outcome) for outcome in outcomes]}, indent=2))
     failed = [outcome.error for outcome in outcomes if outcome.error]
     if failed:
-        _leave(answer, failed[0].reason, "; ".join(error.message for error in failed), outcomes)
+        message = "; ".join(error.message for error in failed)
+        with contextlib.suppress(StorageError):
+            leave_answer(answer, termination_answer(failed[0].reason, message, outcomes))
         return max(error.exit_code for error in failed) if all(error.exit_code == 2 for error in failed) else 1
     new = sum(not outcome.was_there for outcome in outcomes)
     if answer is not None:
         said = f"{new} new results, {len(outcomes) - new} were there"
-        answer.write_bytes(
-            termination_answer("Evaluated", said, outcomes, later_checkpoints(args.uri, args.checkpoint))
-        )
+        later = later_checkpoints(args.uri, args.checkpoint)
+        leave_answer(answer, termination_answer("Evaluated", said, outcomes, later))
     return 0
 
 
@@ -120,6 +124,8 @@ def _evaluate(args: argparse.Namespace) -> list[Outcome]:
         if value is not None and value < least:
             raise InputError(f"--{name} is {value}; it must be at least {least}")
     batch_size = _batch_size(args.batch_size)
+    storage = open_writable_release(args.uri)
+    mirror = open_storage(args.mirror) if args.mirror else None
     quiet()
     # Imported here: the harness and torch take seconds, which a mistyped number should not have to wait for.
     from llm360.release.create import open_release
@@ -140,8 +146,7 @@ def _evaluate(args: argparse.Namespace) -> list[Outcome]:
         uid=args.uid,
         allow_code=args.allow_code_execution,
     )
-    data = TaskData(mirror=open_storage(args.mirror) if args.mirror else None)
-    evaluator = Evaluator(open_release(open_storage(args.uri)), settings, data, _say, ProgressLine())
+    evaluator = Evaluator(open_release(storage), settings, TaskData(mirror=mirror), _say, ProgressLine())
     outcomes = []
     for outcome in evaluator.run(args.checkpoint):
         outcomes.append(outcome)
@@ -156,16 +161,16 @@ def run_mirror(args: argparse.Namespace) -> int:
     """Fill a mirror.
 
     Raises:
-        InputError: there is no such task, or the hub does not have its data.
+        InputError: the mirror cannot be written, there is no such task, or the hub does not have its data.
     """
     if args.out is None:
         raise InputError("--out is missing: the folder or s3://bucket/prefix that becomes the mirror")
+    mirror = open_writable(args.out)
     quiet()
     from llm360_trainer.evaluate.data import TaskData
     from llm360_trainer.evaluate.run import load_tasks
     from llm360_trainer.evaluate.tasks import parse_tasks
 
-    mirror = open_storage(args.out)
     loaded = load_tasks(parse_tasks(args.tasks), TaskData(fill=mirror), allow_code=args.allow_code_execution)
     names = sorted({str(name) for tasks in loaded.values() for name in tasks.data})
     if args.output == "json":
@@ -238,13 +243,25 @@ def quiet() -> None:
     """Leave the harness's and the hub's bars and notes out: what matters of them is said in sentences."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read when it is imported, whatever its logger is set to
     for name in ("lm_eval", "datasets", "huggingface_hub", "evaluate"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _leave(path: Path | None, reason: str, message: str, outcomes: Sequence[Outcome]) -> None:
+def termination_log() -> Path | None:
+    """Where a job's environment wants its last word, if anywhere."""
+    path = os.environ.get(TERMINATION_LOG)
+    return Path(path) if path else None
+
+
+def leave_answer(path: Path | None, answer: bytes) -> None:
+    """Write a job's last word.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     if path is not None:
-        path.write_bytes(termination_answer(reason, message, outcomes))
+        local.write_in_place(path, answer)
 
 
 def _batch_size(word: str) -> int | None:

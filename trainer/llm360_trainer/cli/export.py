@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from llm360.cli.arguments import add_command, add_output, add_release
+from llm360.cli.arguments import add_command, add_output, add_release, local_path
 from llm360.errors import InputError
 from llm360.storage import open_storage
 from llm360_trainer.exchange.export import export_checkpoint
@@ -32,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_release(hf)
     add("--checkpoint", metavar="LABEL|STEP", required=True, help="which one, as `llm360 ls` shows it")
     add("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: as published)")
-    add("--out", metavar="DIR", type=Path, help="the folder (default: named after release and checkpoint)")
+    add("--out", metavar="DIR", type=local_path, help="the folder (default: named after release and checkpoint)")
     add(
         "--shard-size",
         metavar="BYTES",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import yaml
 
-from llm360.cli.arguments import add_command, add_output
-from llm360.storage import open_storage
+from llm360.cli.arguments import add_command, add_output, local_path
 from llm360_trainer.exchange.imports import import_folder
+from llm360_trainer.exchange.outputs import open_writable
 
 EXAMPLES = """\
 examples:
@@ -27,14 +26,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     commands = parser.add_subparsers(metavar="FORM", required=True)
     hf = add_command(commands, "hf", "take in a Hugging Face folder", EXAMPLES)
-    hf.add_argument("path", metavar="PATH", type=Path, help="the folder: config.json, safetensors, tokenizer.json")
+    hf.add_argument(
+        "path", metavar="PATH", type=local_path, help="the folder: config.json, safetensors, tokenizer.json"
+    )
     hf.add_argument("--out", metavar="URI", required=True, help="where the weights go: a folder or s3://bucket/prefix")
     add_output(hf)
     hf.set_defaults(run=run_hf)
 
 
 def run_hf(args: argparse.Namespace) -> int:
-    """Import, and print what a specification says to begin with it."""
-    spec = import_folder(args.path, open_storage(args.out)).spec()
+    """Import, and print what a specification says to begin with it.
+
+    Raises:
+        InputError: see `open_writable` and `import_folder`.
+    """
+    spec = import_folder(args.path, open_writable(args.out)).spec()
     print(json.dumps(spec, indent=2) if args.output == "json" else yaml.safe_dump({"spec": spec}, sort_keys=False))
     return 0

@@ -74,9 +74,15 @@ class TaskData:
         return {str(name): self._digests[name] for name in names}
 
     def _keep(self, name: DataName, ask_hub: Callable[[], Splits]) -> None:
-        self._kept[name] = read_dataset(self.mirror, name) if self.mirror else _from_hub(name, ask_hub)
+        self._kept[name] = read_dataset(self.mirror, name) if self.mirror else self._from_hub(name, ask_hub)
         if self.fill is not None and not has_dataset(self.fill, name):
             write_dataset(self.fill, name, self._kept[name])
+
+    def _from_hub(self, name: DataName, ask_hub: Callable[[], Splits]) -> Splits:
+        try:
+            return dict(ask_hub())
+        except _HUB_ERRORS as error:
+            raise _missing(name, error, filling=self.fill is not None) from error
 
 
 def rows_digest(rows: datasets.Dataset) -> str:
@@ -87,20 +93,25 @@ def rows_digest(rows: datasets.Dataset) -> str:
     return DIGEST_PREFIX + sha256.hexdigest()
 
 
-def _from_hub(name: DataName, ask_hub: Callable[[], Splits]) -> Splits:
-    try:
-        return dict(ask_hub())
-    except _HUB_ERRORS as error:
-        raise _missing(name, error) from error
-
-
-def _missing(name: DataName, error: Exception) -> LLM360Error:
+def _missing(name: DataName, error: Exception, *, filling: bool) -> LLM360Error:
     """Bad input where this machine is told to stay offline or the hub has no such data; else later it may work."""
     offline = datasets.config.HF_HUB_OFFLINE or datasets.config.HF_DATASETS_OFFLINE
-    final = offline or isinstance(error, datasets.exceptions.DatasetNotFoundError)
+    unknown = isinstance(error, datasets.exceptions.DatasetNotFoundError)
     problem = " ".join(str(error).split())[:200].rstrip(".")
-    return (InputError if final else LLM360Error)(
-        f"data set {name} is not on this machine and does not come from the hub ({problem}); where there is internet"
-        " fill a mirror with 'llm360 eval mirror --tasks … --out URI', and name it here with --mirror URI",
+    if not filling:
+        advice = (
+            "where there is internet fill a mirror with 'llm360 eval mirror --tasks … --out URI', and name it here with"
+            " --mirror URI"
+        )
+    elif offline:
+        advice = (
+            "a mirror is filled from there, so unset HF_HUB_OFFLINE and HF_DATASETS_OFFLINE where there is internet"
+        )
+    elif unknown:
+        advice = "set HF_TOKEN to the token of an account that may read it, or leave its task out"
+    else:
+        advice = "a mirror is filled from there, so give this command again where the hub can be reached"
+    return (InputError if offline or unknown else LLM360Error)(
+        f"data set {name} is not on this machine and does not come from the hub ({problem}); {advice}",
         reason="EvaluationDataMissing",
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from llm360.release.selection import find_checkpoint
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_FOLDER, state_name
 from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors
-from llm360_trainer.exchange.folder import MAX_SHARD_BYTES, Contents, write_folder
+from llm360_trainer.exchange.folder import MAX_SHARD_BYTES, Contents, num_bytes, write_folder
 from llm360_trainer.exchange.opened import Records, architecture, by_layer, end_of_document, model_records, small_file
+from llm360_trainer.exchange.outputs import appearing_folder, check_new_folder, check_space
 from llm360_trainer.model import to_hf_name
 from llm360_trainer.model.forms import FORMS, form_of
 from llm360_trainer.train.settings import DTYPES
@@ -64,25 +63,21 @@ def export_checkpoint(
     Raises:
         InputError: no such checkpoint, no form for its architecture, its tensors pruned, or the folder exists.
         IntegrityError: bytes of the release are not those of the ledger.
-        StorageError: the release cannot be read.
+        StorageError: the release cannot be read, or the folder cannot be written or is too large for its disk.
     """
+    if out is not None:
+        check_new_folder(out)
     history = open_release(storage).history()
     checkpoint = find_checkpoint(history, label_or_step)
     label = checkpoint.body.labels[0] if checkpoint.body.labels else f"step-{checkpoint.step}"
-    out = out or Path(f"{storage.uri.rstrip('/').rsplit('/', 1)[-1]}-{label}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"--out {out} exists already; give a folder that does not, or an empty one")
+    if out is None:
+        out = Path(f"{storage.uri.rstrip('/').rsplit('/', 1)[-1]}-{label}")
+        check_new_folder(out)
     manifest = load_checkpoint_manifest(storage, checkpoint.body.prefix, checkpoint.body.digests.manifest)
     contents = _contents(storage, history, checkpoint, manifest, dtype)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    check_space(out, num_bytes(contents))
+    with appearing_folder(out) as unfinished:
         write_folder(unfinished, contents, max_shard_bytes)
-        unfinished.chmod(0o755)
-        unfinished.replace(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return Exported(
         folder=out,
         form=contents.form.name,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -55,11 +58,14 @@ def write_folder(folder: Path, contents: Contents, max_shard_bytes: int = MAX_SH
         folder: Where they go.
         contents: What they hold.
         max_shard_bytes: Largest file of weights; a larger tensor has a file of its own.
+
+    Raises:
+        OSError: the file system refuses.
     """
     shards = plan_shards(_exported_sizes(contents), max_shard_bytes)
     for number, (shard, tensors) in enumerate(_filled(shards, contents), 1):
         assert set(tensors) == set(shard), "the plan names what the layers give"
-        save_file(tensors, folder / _shard_name(number, len(shards)), metadata={"format": "pt"})
+        _save(tensors, folder / _shard_name(number, len(shards)))
     weights = {name: _shard_name(number, len(shards)) for number, shard in enumerate(shards, 1) for name in shard}
     total = sum(size for shard in shards for size in shard.values())
     _write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weights})
@@ -70,6 +76,11 @@ def write_folder(folder: Path, contents: Contents, max_shard_bytes: int = MAX_SH
     usual_mode = (folder / INDEX_NAME).stat().st_mode
     for name in set(weights.values()):
         (folder / name).chmod(usual_mode)  # the library lets the owner alone read
+
+
+def num_bytes(contents: Contents) -> int:
+    """Bytes that the weights take; found without any."""
+    return sum(_exported_sizes(contents).values())
 
 
 def plan_shards(sizes: Mapping[str, int], max_bytes: int) -> list[dict[str, int]]:
@@ -128,6 +139,17 @@ def _small_files(contents: Contents) -> dict[str, Any]:
             "clean_up_tokenization_spaces": False,  # the text is given back as it was
         }
     return files
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # The library has the system's refusal in its text alone.
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise OSError(str(error)) from error
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def _shard_name(number: int, count: int) -> str:

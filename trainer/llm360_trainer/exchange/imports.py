@@ -107,7 +107,7 @@ class _Files:
         self._folder = folder
         index, single = folder / INDEX_NAME, folder / _SINGLE_NAME
         if index.is_file():
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = _files_by_name(index)
         elif single.is_file():
             names = dict.fromkeys(_names_in(single), single.name)
         else:
@@ -135,6 +135,17 @@ class _Files:
             with _opened(self._folder / self.file_of[name]) as opened:
                 tensors[name] = opened.get_tensor(name)
         return tensors
+
+
+def _files_by_name(index: Path) -> dict[str, str]:
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in names.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{index} is no index of safetensors ({type(error).__name__}: {error}); take the folder from its source"
+            " again"
+        ) from error
 
 
 def _opened(path: Path) -> Any:

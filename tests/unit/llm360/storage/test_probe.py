@@ -7,6 +7,7 @@ import pytest
 from llm360.errors import ObjectExistsError, StorageUnavailableError
 from llm360.storage import StoreUnusableError, open_storage, probe_conditional_create
 from llm360.storage.file import FileStorage
+from llm360.storage.probe import probe_write
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def test_a_good_store_is_left_as_it_was(store):
     assert not store.root.exists()
     store.root.mkdir()
     probe_conditional_create(open_storage(store.uri), "ledger/probe")
+    probe_write(open_storage(store.uri), "probe")
     assert list(store.root.iterdir()) == [], "an empty folder of the user's stays"
 
 
@@ -27,8 +29,9 @@ def test_a_full_store_is_left_as_it_was(store, monkeypatch):
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr("llm360.storage.local.write_all", be_full)
-    with pytest.raises(StoreUnusableError, match="is full"):
-        probe_conditional_create(store, "ledger/probe")
+    for probe in (probe_conditional_create, probe_write):
+        with pytest.raises(StoreUnusableError, match="is full"):
+            probe(store, "ledger/probe")
     assert not store.root.exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -16,6 +17,14 @@ from llm360.release.create import open_release
 from llm360.release.verify import verify
 from llm360.report.analyses import analysis_figures
 from llm360_trainer.analyze.analysis import available, load_analysis
+from llm360_trainer.cli.analyze import configure
+
+OWN = """\
+from llm360_trainer.analyze.forgetting import Forgetting
+class Own(Forgetting):
+    name = "own"
+    pass
+"""
 
 PAGE = Path(__file__).parents[4] / "docs/how-to/analyze.md"
 
@@ -64,7 +73,18 @@ def test_the_how_tos_analysis_runs_verifies_and_is_drawn(install, release, capsy
 @pytest.mark.parametrize(
     ("source", "target", "sentence"),
     [
-        ("raise ImportError('no such library')", "broken:Own", "cannot be loaded: no such library"),
+        ("raise ImportError('no such library')", "broken:Own", "cannot be loaded: ImportError: no such library"),
+        ("raise RuntimeError('no GPU\\nat 100 %')", "broken:Own", "cannot be loaded: RuntimeError: no GPU at 100 %;"),
+        ("def (", "broken:Own", "cannot be loaded: SyntaxError: "),
+        ("import sys; sys.exit(3)", "broken:Own", "cannot be loaded: SystemExit: 3; install its package again"),
+        ("print('loaded')\n1/0", "broken:Own", "of the package 'broken' cannot be loaded: ZeroDivisionError: "),
+        (OWN.replace("pass", "summary = None"), "broken:Own", "cannot be loaded: AttributeError: "),
+        (
+            OWN.replace("pass", "configure = lambda self, parser: parser.add_argument('--dtype')"),
+            "broken:Own",
+            "--dtype",
+        ),
+        (OWN.replace("pass", "configure = lambda self, parser: 1 / 0"), "broken:Own", "ZeroDivisionError"),
         ("", "broken:Own", "cannot be loaded: "),
         ("Own = 3", "broken:Own", "is no class derived from"),
         ("from llm360_trainer.analyze.forgetting import Forgetting as Own", "broken:Own", "calls itself otherwise"),
@@ -72,9 +92,41 @@ def test_the_how_tos_analysis_runs_verifies_and_is_drawn(install, release, capsy
 )
 def test_a_broken_one_is_told_and_takes_no_other_with_it(install, release, capsys, source, target, sentence):
     install("broken", source, f"[llm360.analyses]\nown = {target}\n")
-    assert run(["analyze", "own"]) == 2
-    assert sentence in capsys.readouterr().err
+    for words in ([], [release.uri, "--chunks", "0"], ["--help"]):
+        assert run(["analyze", "own", *words]) == 2
+        (told,) = [line for line in capsys.readouterr().err.splitlines() if line != "loaded"]
+        assert told.startswith("llm360: error: ")
+        assert sentence in told
     assert load_analysis("forgetting").name == "forgetting"
+
+    code = run(["analyze", "forgetting", release.uri, "--chunks", "0", "--sequences", "2", "-o", "json"])
+    printed = capsys.readouterr()
+    assert (code, json.loads(printed.out)["name"]) == (0, "forgetting")
+    (warning,) = [line for line in printed.err.splitlines() if "warning" in line]
+    assert warning.startswith("llm360: warning: the ")
+    assert sentence in warning
+
+
+def test_a_broken_one_is_seen_in_the_help_and_not_heard_in_completion(install, capsys):
+    install("broken", "print('loaded')\nraise RuntimeError('only 5 % of it')", "[llm360.analyses]\nown = broken:Own\n")
+    with pytest.raises(SystemExit) as stop:
+        run(["analyze", "--help"])
+    assert stop.value.code == 0
+    assert "RuntimeError: only 5 % of it" in " ".join(capsys.readouterr().out.split())
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "error" not in printed.err.lower()
+
+
+def test_a_summary_may_have_a_percent_sign(install, capsys):
+    install("good", OWN.replace("pass", "summary = 'share in % of all'"), "[llm360.analyses]\nown = good:Own\n")
+    for words, summary in ((["--help"], "share in % of all"), (["own", "--help"], "Share in % of all.")):
+        with pytest.raises(SystemExit) as stop:
+            run(["analyze", *words])
+        assert stop.value.code == 0
+        assert summary in capsys.readouterr().out
 
 
 def test_no_package_takes_the_place_of_what_is_built_in(install):

@@ -108,6 +108,17 @@ def test_numbers_are_short_and_counts_are_whole():
     ]
 
 
+def test_a_last_word_that_cannot_be_left_is_told_behind_the_results(analyze, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM360_TERMINATION_LOG", str(tmp_path))
+    words = ("forgetting", "URI", "--checkpoints", "latest", "--chunks", "0", "--sequences", "5")
+    code, output, errors = analyze(*words)
+    assert (code, output.splitlines()[-1][:15]) == (2, "1 measurements,")
+    assert f"llm360: error: cannot write {tmp_path}: " in errors
+    code, _, errors = analyze(*words[:-1], "1")
+    assert code == 2
+    assert errors.startswith("llm360: error: --sequences is 1;")
+
+
 def test_a_jobs_last_word_says_how_it_ended(analyze, tmp_path, monkeypatch):
     monkeypatch.setenv("LLM360_TERMINATION_LOG", str(tmp_path / "log"))
     words = ("forgetting", "URI", "--checkpoints", "latest", "--chunks", "0", "--sequences", "5")

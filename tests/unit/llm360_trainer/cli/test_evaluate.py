@@ -158,6 +158,25 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(evaluate, trained_copy, wo
     assert sorted(info.key for info in trained_copy.storage.list()) == before
 
 
+def test_a_release_that_can_only_be_read_is_refused_before_anything_is_asked_of_it(evaluate):
+    code, results, told = evaluate("--checkpoint", "latest", "--tasks", "arc_easy", uri="http://127.0.0.1:9/run")
+    assert (code, results) == (2, None)
+    assert told == (
+        "llm360: error: http://127.0.0.1:9/run can only be read; results go into the release, so give a copy that is"
+        " writable\n"
+    )
+
+
+def test_a_last_word_that_cannot_be_left_is_told(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setenv(TERMINATION_LOG, str(tmp_path))
+    code, results, told = evaluate("--checkpoint", "init", "--tasks", "arc_easy", "--limit", "2")
+    assert (code, len(results)) == (2, 1)
+    assert f"llm360: error: cannot write {tmp_path}: " in told
+    code, _, told = evaluate("--checkpoint", "init", "--tasks", "arc_eazy")
+    assert code == 2
+    assert "has no task 'arc_eazy'" in told
+
+
 def test_a_checkpoint_that_does_not_verify_is_named_and_the_others_go_on(evaluate, trained_copy):
     path = next(Path(trained_copy.uri).glob("checkpoints/step_000000000/*/model/model-00002*"))
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")

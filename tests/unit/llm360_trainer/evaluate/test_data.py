@@ -102,6 +102,38 @@ def test_without_internet_the_sentence_says_which_mirror_to_fill(variable, monke
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("offline", "error", "advice", "code"),
+    [
+        (True, ConnectionError("no network"), "unset HF_HUB_OFFLINE and HF_DATASETS_OFFLINE where there is", 2),
+        (False, ConnectionError("no network"), "give this command again where the hub can be reached", 1),
+        (False, datasets.exceptions.DatasetNotFoundError("no such set"), "set HF_TOKEN to the token of an account", 2),
+    ],
+)
+def test_a_mirror_that_cannot_be_filled_is_not_told_to_be_filled(
+    offline, error, advice, code, monkeypatch, tmp_path, capsys
+):
+    def no_data(*_, **__):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", no_data)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
+    assert main.run(("eval", "mirror", "--tasks", "arc_easy", "--out", str(tmp_path / "mirror"))) == code
+    told = capsys.readouterr().err
+    assert advice in told
+    assert "eval mirror" not in told
+    assert len(told.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_that_cannot_be_written_is_told_before_any_data_is_asked_for(hub, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for out, sentence in (("http://host/x", "can only be read"), (f"{tmp_path}/file/x", "is a file, not a folder")):
+        assert main.run(("eval", "mirror", "--tasks", "arc_easy", "--out", out)) == 2
+        assert sentence in capsys.readouterr().err
+    assert hub == []
+
+
 def test_a_hub_that_does_not_answer_may_answer_later(monkeypatch):
     def no_answer(*_, **__):
         raise ConnectionError("Couldn't reach the Hub")

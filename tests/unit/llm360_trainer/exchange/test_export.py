@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from llm360.cli import main
 from llm360.errors import InputError, IntegrityError
@@ -17,6 +19,15 @@ from llm360_trainer.exchange.folder import plan_shards
 from llm360_trainer.model.forms import decoder_of
 
 PRESETS = {"amber-tiny": "llama", "pythia-tiny": "gpt_neox", "crystal-tiny": "crystalcoder"}
+
+
+def raises(error):
+    """A function that takes anything and raises the error."""
+
+    def refuse(*_, **__):
+        raise error
+
+    return refuse
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -120,6 +131,53 @@ def test_command_writes_beside_the_user_and_not_twice(make_release, tmp_path, mo
     assert (shown["folder"], shown["form"], shown["files"]) == ("release-init", "gpt_neox", 1)
     assert main.run(words) == 2
     assert "--out release-init exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/model", "file:model", ""])
+def test_an_address_is_no_folder(make_release, tmp_path, monkeypatch, capsys, out):
+    release = make_release("pythia-tiny")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main.run(("export", "hf", str(release.folder), "--checkpoint", "init", "--out", out))
+    assert stop.value.code == 2
+    assert "give a path on this machine" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_release_is_read(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = f"{tmp_path}/file/out"
+    assert main.run(("export", "hf", "http://127.0.0.1:9/run", "--checkpoint", "init", "--out", out)) == 2
+    assert capsys.readouterr().err == (
+        f"llm360: error: cannot write {out}: {tmp_path}/file is a file, not a folder; remove it or choose another"
+        " folder\n"
+    )
+
+
+@pytest.mark.parametrize("failing", ["weights", "tokenizer"])
+def test_a_disk_that_fills_up_is_told_and_nothing_is_left(make_release, tmp_path, monkeypatch, capsys, failing):
+    release = make_release("amber-tiny")
+    if failing == "weights":
+        problem = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        monkeypatch.setattr("llm360_trainer.exchange.folder.save_file", raises(problem))
+    else:
+        monkeypatch.setattr(Path, "write_bytes", raises(OSError(errno.ENOSPC, "No space left on device")))
+    out = tmp_path / "new/out"
+    assert main.run(("export", "hf", str(release.folder), "--checkpoint", "init", "--out", str(out))) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"llm360: error: cannot write {out}: the disk of ")
+    assert len(told.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+def test_weights_that_the_disk_has_no_room_for_are_not_begun(make_release, tmp_path, monkeypatch, capsys):
+    release = make_release("amber-tiny")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=2**20, free=2**10))
+    monkeypatch.setattr("llm360_trainer.exchange.export.write_folder", raises(AssertionError("begun")))
+    words = ("export", "hf", str(release.folder), "--checkpoint", "init", "--out", str(tmp_path / "out"))
+    assert main.run(words) == 2
+    assert "has 0.0 MiB free; free some space or choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
 
 def test_files_are_closed_before_they_grow_too_large():

@@ -45,6 +45,23 @@ def begin_with(imported, preset="amber-tiny", **changes):
     return load_run(preset, [*overrides, "training.sequenceLength=64"], store="file:///release")
 
 
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', '{"weights": {}}'])
+def test_a_broken_index_is_told(exported, index, tmp_path):
+    _, folder = exported("amber-tiny")
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json is no index of safetensors \("):
+        import_folder(folder, open_storage(str(tmp_path / "weights")))
+    assert not (tmp_path / "weights").exists()
+
+
+def test_places_that_cannot_be_are_told(tmp_path, capsys):
+    assert main.run(("import", "hf", str(tmp_path), "--out", "http://127.0.0.1:9/x")) == 2
+    assert "--out http://127.0.0.1:9/x can only be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main.run(("import", "hf", "s3://bucket/model", "--out", "x"))
+    assert "'s3://bucket/model' is an address; give a path on this machine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_there_and_back_gives_the_same_logits_to_the_bit(exported, preset, tmp_path):
     release, folder = exported(preset, max_shard_bytes=20_000)
