@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import logging
 import os
 import time
 import zlib
@@ -23,9 +24,11 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectTimeoutError,
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
+    ReadTimeoutError,
 )
 
 from llm360 import __version__
@@ -48,6 +51,8 @@ from llm360.storage.transfer import PartWriter
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+LOGGER = logging.getLogger(__name__)
 
 # Limits of S3 itself.
 MIN_PART_BYTES = 5 * MIB
@@ -98,6 +103,7 @@ def make_client(options: StorageOptions) -> S3Client:
     except BotoCoreError as error:
         raise explain(error, Place("s3://", "", endpoint or "Amazon S3", 0.0)) from error
     client.meta.events.register("before-call.s3", send_body_at_once)
+    client.meta.events.register("needs-retry.s3", partial(tell_silence, options.max_attempts))
     return client
 
 
@@ -117,6 +123,19 @@ def _is_path_style(options: StorageOptions) -> bool:
 def send_body_at_once(params: dict[str, Any], **_: Any) -> None:
     """Do not ask leave to send a body: that costs a round trip per write, and a second where nobody answers."""
     params["headers"].pop("Expect", None)
+
+
+def tell_silence(max_attempts: int, attempts: int, endpoint: Any, caught_exception: Any = None, **_: Any) -> None:
+    """Say that a server takes its time, before each further attempt: all of them together are minutes.
+
+    Args:
+        max_attempts: Of a request.
+        attempts: That were made.
+        endpoint: botocore's.
+        caught_exception: How the last one ended.
+    """
+    if isinstance(caught_exception, ReadTimeoutError | ConnectTimeoutError) and attempts < max_attempts:
+        LOGGER.warning("no answer from %s; trying again (attempt %d of %d)", endpoint.host, attempts + 1, max_attempts)
 
 
 class S3Storage(Storage):

@@ -6,6 +6,7 @@ import http.server
 import os
 import re
 import shutil
+import socket
 import tempfile
 import threading
 from collections import deque
@@ -101,6 +102,13 @@ def ranged_web() -> Iterator[Web]:
     made = Web(ranges=True)
     yield made
     made.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture

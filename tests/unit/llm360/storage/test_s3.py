@@ -294,6 +294,17 @@ def test_endpoint_with_credentials_is_refused_without_showing_them():
     assert "secret" not in error.value.message
 
 
+def test_a_silent_bucket_is_told_of_before_each_further_attempt(silent, monkeypatch, caplog):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    options = StorageOptions(endpoint=silent, read_timeout=0.05, max_attempts=2)
+    with pytest.raises(StorageUnavailableError):
+        S3Storage("bucket", options=options).get("key")
+    assert [said for said in caplog.messages if "no answer" in said] == [
+        f"no answer from {silent}; trying again (attempt 2 of 2)"
+    ]
+
+
 def test_endpoint_that_is_no_url():
     with pytest.raises(StoreUnusableError, match="'nonsense' is no endpoint; write one like https://host:port"):
         make_client(StorageOptions(endpoint="nonsense"))
