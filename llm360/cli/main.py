@@ -58,8 +58,8 @@ examples:
 
 EXIT_CODES = """\
 exit codes:
-  0 done · 1 failed · 2 bad input · 3 a newer attempt owns the run · 4 attempts exhausted · 130 interrupted
-  141 the reader of the output has gone, as in `llm360 … | head`
+  0 done · 1 failed · 2 bad input · 3 a newer attempt owns the run · 4 attempts exhausted
+  130 interrupted (Ctrl-C) · 143 ended by SIGTERM · 141 the reader of the output has gone, as in `llm360 … | head`
 """
 
 OPTIONS = ("-h", "--help", "--version")

@@ -68,11 +68,11 @@ def test_killed_in_any_pass_the_same_command_goes_on(prepare_command, contents, 
     assert contents(killed) == expected
 
 
-def start(words):
+def start(words, stderr=subprocess.DEVNULL):
     return subprocess.Popen(
         [sys.executable, "-c", SMALL_CUTS, *words, "--cpus", "2"],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         start_new_session=True,
     )
 
@@ -101,3 +101,27 @@ def watch_changes(ages, process):
                     changed.add(path.name)
         time.sleep(0.005)
     return sorted(changed)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_one_line_and_the_same_command_goes_on(
+    prepare_command, contents, expected, tmp_path, signal_number
+):
+    out, log = tmp_path / "out", tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = start(prepare_command(out), stderr)
+    wait_for_files(out, "scratch/*/parts/*", process)
+    process.send_signal(signal_number)
+    assert process.wait(timeout=60) == 128 + signal_number
+    lines = log.read_text().splitlines()
+    assert lines[-1] == "llm360: interrupted; the same command goes on where it stopped"
+    assert all(line.startswith(("reading", "tokenizing", "llm360")) for line in lines), lines
+    assert start(prepare_command(out)).wait(timeout=DEADLINE) == 0
+    assert contents(out) == expected
+
+
+@pytest.mark.parametrize(("address", "sentence"), [("127.0.0.1:1", "lets us in"), ("bad:addr", "write HOST:PORT")])
+def test_no_cluster_at_the_address(command, prepare_command, tmp_path, address, sentence):
+    _, errors = command(*prepare_command(tmp_path / "out", "--address", address), code=2)
+    assert errors.count("\n") == 2
+    assert sentence in errors.splitlines()[1]

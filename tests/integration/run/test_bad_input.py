@@ -138,3 +138,20 @@ def test_disk_full(undisturbed: Any, spec_file: Path, small_disk: Path, train: A
     assert run.end() == 2
     assert run.last_line()["reason"] == "DiskFull"
     assert "is full" in run.last_line()["message"]
+
+
+def test_no_gpus_on_this_machine(spec_file: Path, tmp_path: Path, train: Any) -> None:
+    """Before the data is prepared and before the release begins."""
+    cuda = [part for field in ("device=cuda", "gpus=1") for part in ("--set", f"cluster.workers.{field}")]
+    run = train(spec_file, "--store", tmp_path / "store", *cuda, environment={"CUDA_VISIBLE_DEVICES": ""})
+    assert run.end() == 2
+    assert run.last_line()["reason"] == "GpusMissing"
+    assert "asks for 2 GPUs (cluster.workers: device cuda, 2 replicas of 1 GPU), but this" in run.last_line()["message"]
+    assert not (tmp_path / "store").exists()
+
+
+def test_host_of_another_machine(undisturbed: Any, spec_file: Path, tmp_path: Path, refused: Refused) -> None:
+    problem = refused(
+        *(spec_file, "--store", tmp_path / "store", "--set", f"data.uri={undisturbed.data}", "--host", "300.1.1.1")
+    )
+    assert problem["reason"] == "HostUnusable"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,3 +63,19 @@ def test_no_cluster_at_the_address(prepared_store: Path, spec_file: Path, train:
     run = train(spec_file, "--store", prepared_store, "--address", "127.0.0.1:1")
     assert run.end() == 2
     assert run.last_line()["reason"] == "RayUnreachable"
+
+
+def test_a_cluster_without_gpus_is_waited_for_and_the_second_signal_is_obeyed_at_once(
+    prepared_store: Path, spec_file: Path, train: Any, ray_cluster: str
+) -> None:
+    """Nodes may join later; meanwhile the log says what the run waits for."""
+    cuda = ("device=cuda", "gpus=1", "replicas=2")
+    overrides = [part for field in cuda for part in ("--set", f"cluster.workers.{field}")]
+    run = train(spec_file, "--store", prepared_store, "--address", ray_cluster, *overrides)
+    run.wait_for_text("s for 2 workers with 1 GPU and 1 CPU each; the cluster has 0 GPUs (0 free), 2 CPUs", 150)
+    run.process.send_signal(signal.SIGTERM)
+    run.wait_for_text("SIGTERM: committing the records so far and stopping")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM
+    assert run.last_line()["reason"] == "Interrupted"
+    assert "SIGTERM again, stopped at once; run it again to go on" in run.last_line()["message"]

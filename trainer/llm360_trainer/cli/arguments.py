@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from llm360_trainer.driver.progress import LOG_INTERVAL_SECONDS
 
@@ -25,8 +26,19 @@ def add_log(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--log-interval",
-        type=float,
+        type=seconds,
         default=LOG_INTERVAL_SECONDS,
         metavar="SECONDS",
         help="least time between the lines of two steps in a log; 0: every step (default: %(default)s)",
     )
+
+
+def seconds(text: str) -> float:
+    """A time from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write seconds from 0 on, for example 2.5")
+    return value

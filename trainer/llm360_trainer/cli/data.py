@@ -31,7 +31,8 @@ input, and cut into rows of N+1 ids that do not overlap; what is left at a sourc
 
 Without weights every row is taken once. With weights the mix is as large as it can be without repeating a source:
 the source that runs out first sets the size. The same input and seed give the same bytes on any number of cores.
-An interrupted preparation goes on where it stopped when the same command is given again.
+An interrupted preparation goes on where it stopped when the same command is given again. Where the data is there but
+has lost files, they are made again.
 
 --recipe takes shares, times, fill-in-the-middle, chunks, packing, labels and order of a published run: amber,
 crystalcoder-stage1, crystalcoder-stage2, crystalcoder-stage3, k2. Its sources are named when one is missing.
@@ -43,6 +44,9 @@ examples:
   llm360 data prepare --source talk=talk.jsonl --chat talk --tokenizer crystalchat.json --sequence-length 2048 \\
       --packing overlapping --out data/talk
   llm360 data prepare --recipe amber --source arxiv=arxiv/ --source book=book/ … --tokenizer llama.json --out data/am
+
+exit codes:
+  0 the data is there · 1 failed · 2 bad input · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM
 """
 
 IMPORT_EXAMPLES = """\
@@ -197,12 +201,20 @@ def run_prepare(args: argparse.Namespace) -> int:
     from llm360_trainer.prepare.pipeline import prepare
     from llm360_trainer.prepare.progress import ProgressLine
     from llm360_trainer.prepare.runner import ray_session
+    from llm360_trainer.prepare.signals import Interruption, exit_code_of
 
     if args.cpus is not None and args.cpus < 1:
         raise InputError(f"--cpus is {args.cpus}; it must be at least 1")
     session = partial(ray_session, args.address, args.cpus)
     settings = prepare_settings(args)
-    manifest = prepare(settings, open_storage(args.out), session=session, say=_say, progress=ProgressLine())
+    line = ProgressLine()
+    try:
+        with Interruption():
+            manifest = prepare(settings, open_storage(args.out), session=session, say=_say, progress=line)
+    except KeyboardInterrupt as interrupt:
+        line.close()
+        _say("llm360: interrupted; the same command goes on where it stopped")
+        return exit_code_of(interrupt)
     _print_manifest(manifest, args.output)
     return 0
 

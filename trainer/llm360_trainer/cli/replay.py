@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm360.cli.arguments import add_output, add_overrides, add_release
 from llm360.release.create import open_release
 from llm360.report.text import counted
 from llm360.storage import open_storage
 from llm360_trainer.cli.arguments import add_address, add_log
+from llm360_trainer.prepare.signals import exit_code_of
 from llm360_trainer.replay.comparison import ComparedCheckpoint, Comparison
 from llm360_trainer.replay.segment import BEGINNING, Segment, find_segment
+
+if TYPE_CHECKING:
+    from llm360_trainer.driver.messages import Outcome
 
 EXAMPLES = f"""\
 examples:
@@ -29,7 +34,7 @@ made the checkpoint, on as many workers. Nothing is written. The same bits are p
 deterministic, for the same kind of device, number of workers and threads, and the same versions; what differs is said.
 
 exit codes:
-  0 the same bits · 1 not the same, or it failed · 2 bad input · 130 interrupted
+  0 the same bits · 1 not the same, or it failed · 2 bad input · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM
 """
 
 
@@ -72,12 +77,21 @@ def run(args: argparse.Namespace) -> int:
     from llm360_trainer.replay.launch import ReplayOptions, replay
 
     options = ReplayOptions(args.address, args.log_format, args.log_interval)
-    comparison = replay(storage, segment, args.overrides, options)
+    try:
+        comparison = replay(storage, segment, args.overrides, options, say_end=say_end)
+    except KeyboardInterrupt as interrupt:
+        print("llm360: interrupted before training began; nothing was written, run it again", file=sys.stderr)
+        return exit_code_of(interrupt)
     if args.output == "json":
         print(json.dumps(facts(segment, comparison), indent=2))
     else:
         print(describe(segment, comparison))
     return 0 if comparison.is_same else 1
+
+
+def say_end(outcome: Outcome) -> None:
+    """Say how a replay ended that has no result."""
+    print(f"llm360: error: {outcome.message}", file=sys.stderr)
 
 
 def facts(segment: Segment, comparison: Comparison) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import argparse
 import json
 import os
 import re
-import signal
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 from llm360.cli.arguments import add_overrides
 from llm360.errors import LLM360Error
@@ -16,6 +16,10 @@ from llm360.spec import load_run
 from llm360_trainer.cli.arguments import add_address, add_log
 from llm360_trainer.driver.log_copy import VARIABLE, copied_output
 from llm360_trainer.driver.service import DEFAULT_PORT
+from llm360_trainer.prepare.signals import exit_code_of
+
+if TYPE_CHECKING:
+    from llm360_trainer.driver.messages import Outcome
 
 EXAMPLES = """\
 examples:
@@ -26,6 +30,11 @@ examples:
 
 The same command again goes on where the run was interrupted, and says so where it is complete.
 The last line on standard error is JSON {"reason", "message"} where the run did not end well.
+A first Ctrl-C or SIGTERM commits the records so far and stops; a second one stops at once.
+
+exit codes:
+  0 complete · 1 failed · 2 bad input · 3 a newer attempt owns the run · 4 attempts exhausted
+  130 interrupted (Ctrl-C) · 143 ended by SIGTERM
 """
 
 LAST_PORT = 65_535
@@ -90,19 +99,23 @@ def train(args: argparse.Namespace) -> int:
 
         host = args.host or (EVERY_INTERFACE if args.address else "127.0.0.1")
         options = LaunchOptions(args.address, host, args.port, args.push, args.log_format, args.log_interval)
-        outcome = launch(resolved, options)
+        outcome = launch(resolved, options, say_end=end_with)
     except LLM360Error as error:
         return end(error.exit_code, error.reason, error.message)
     except KeyboardInterrupt as interrupt:
-        number = int(interrupt.args[0]) if interrupt.args else signal.SIGINT
-        return end(128 + number, "Interrupted", "interrupted before training began; run it again to go on")
+        return end(exit_code_of(interrupt), "Interrupted", "interrupted before training began; run it again to go on")
     except Exception as error:
         traceback.print_exc()
         return end(1, "InternalError", f"{type(error).__name__}: {error}; this is a defect of llm360, please report it")
     if outcome.exit_code:
-        return end(outcome.exit_code, outcome.reason, outcome.message)
+        return end_with(outcome)
     print(outcome.message)
     return 0
+
+
+def end_with(outcome: Outcome) -> int:
+    """Say how the run ended, where it did not end well."""
+    return end(outcome.exit_code, outcome.reason, outcome.message)
 
 
 def end(exit_code: int, reason: str, message: str) -> int:

@@ -10,6 +10,7 @@ import ray.train.torch
 
 from llm360.spec import ResolvedRun
 from llm360_trainer.driver.messages import describe_error
+from llm360_trainer.driver.resources import rank_cpus
 from llm360_trainer.train.entry import WorkerInput, train_worker
 
 
@@ -44,7 +45,7 @@ def fit(run: ResolvedRun, given: WorkerInput) -> None:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=run.spec.cluster.world_size,
                 use_gpu=workers.device == "cuda",
-                resources_per_worker={"CPU": max(1, int(workers.cpus / max(1, workers.gpus)))},
+                resources_per_worker={"CPU": rank_cpus(run)},
             ),
             # The recorder counts attempts and ends the run; Ray Train only starts groups again.
             run_config=ray.train.RunConfig(

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
+from signal import Signals
 from typing import Any
 
 import ray
 
-from llm360.errors import InputError, LLM360Error
+from llm360.errors import LLM360Error
 from llm360.release.create import check_config, create_release
 from llm360.release.history import History
 from llm360.release.layout import PROBE_KEY
@@ -33,7 +31,11 @@ from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.push import CLOSE_SECONDS
 from llm360_trainer.driver.recorder import Recorder
+from llm360_trainer.driver.resources import Waiting, check_gpus, local_cpus
+from llm360_trainer.driver.service import check_host
 from llm360_trainer.driver.stages import plan_stages
+from llm360_trainer.prepare.cluster import check_reachable, not_started, unreachable
+from llm360_trainer.prepare.signals import SIGNAL_EXIT, Interruption, kept_handlers
 from llm360_trainer.train.entry import WorkerInput
 from llm360_trainer.train.plan import StagePlan
 
@@ -48,9 +50,6 @@ TELL_STOPPED_SECONDS = 5.0
 """The same of one that was asked to stop; it is asked more often then, and what waits is its pods' next owner."""
 RECORDER_THREADS = 64
 """Calls of the recorder's actor that may wait at a time; ranks wait in at most two each."""
-SIGNAL_EXIT = 128
-CONNECT_SECONDS = 10.0
-"""How long a cluster's address may take to answer."""
 RAY_START_TRIES = 3
 """Ray gives its processes 30 s to come up, which a machine busy with other things may exceed."""
 RAY_ENVIRONMENT = {
@@ -88,14 +87,19 @@ class LaunchOptions:
     log_interval: float
 
 
-def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
+def launch(run: ResolvedRun, options: LaunchOptions, say_end: Callable[[Outcome], object] | None = None) -> Outcome:
     """Train the run to its end, or until it has to stop.
+
+    Args:
+        run: The specification.
+        options: How it is launched.
+        say_end: Called instead of a return where a second signal ends the process at once.
 
     Returns:
         How it ended; `exit_code` is the process's.
 
     Raises:
-        InputError: the specification, store or data cannot be used. Nothing is left behind.
+        InputError: the specification, store, data, host or machine cannot be used. Nothing is left behind.
         StorageError: the store failed before training began.
     """
     storage_options = StorageOptions(
@@ -110,14 +114,18 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
     history = open_existing(storage, run)
     if history is not None and history.complete is not None:
         return Outcome(0, "Complete", describe_complete(run, history))
+    if not is_elsewhere(options.address):
+        check_host(options.host)
     with (
-        Interruption() as interruption,
         Progress(run.name, 0, log_format=options.log_format, interval_seconds=options.log_interval) as progress,
+        Interruption(leave_at_once(progress, say_end, "run it again to go on from the last commit")) as interruption,
     ):
         if history is None:
             check_store(storage)
             check_weights(run, storage_options)
-        with RayRuntime(run, options.address, interruption) as runtime:
+        with RayRuntime(run, options.address) as runtime:
+            if run.spec.cluster.workers.device == "cuda" and options.address is None:
+                runtime.start()  # before hours of preparation: it sees whether this machine has the GPUs
             stages = plan_stages(run, storage_options, progress.event, before_preparing=runtime.start)
             if history is not None:
                 check_pinned(run, history, stages)
@@ -129,8 +137,10 @@ def launch(run: ResolvedRun, options: LaunchOptions) -> Outcome:
                 RecorderInput(run.canonical(), stages, storage_options, options.host, options.port, options.push),
             )
             given = worker_input(run, stages, storage_options, recorder)
-            launch = Launch(run, given, progress, interruption, options)
-            progress.event(f"status and metrics on http://{options.host}:{recorder_port(recorder)}")
+            is_on_cluster = options.address is not None
+            launch = Launch(run, given, progress, interruption, options, is_on_cluster=is_on_cluster)
+            if port := recorder_port(recorder):
+                progress.event(f"status and metrics on http://{options.host}:{port}")
             return launch.wait()
 
 
@@ -196,103 +206,72 @@ def describe_complete(run: ResolvedRun, history: History) -> str:
     )
 
 
-class Interruption:
-    """SIGINT and SIGTERM, as an exception before training and as a wish to stop during it.
+def is_elsewhere(address: str | None) -> bool:
+    """Whether the recorder, which serves `/status`, runs on another machine than this process."""
+    return address is not None and address.startswith("ray://")
 
-    While ranks train, the first signal commits the records so far and stops them, the second is obeyed at once.
-    Nothing is lost either way, since a run goes on from its last committed checkpoint.
+
+def leave_at_once(
+    progress: Progress, say_end: Callable[[Outcome], object] | None, what_next: str
+) -> Callable[[Signals], None]:
+    """What is done with a second signal, just before the process ends.
+
+    Args:
+        progress: Shows the run.
+        say_end: Says how it ended.
+        what_next: What became of it, and what its user may do.
     """
 
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self.is_deferred = False
-        self._before: dict[signal.Signals, Any] = {}
+    def leave(number: Signals) -> None:
+        progress.close()  # a terminal gets its cursor back
+        if say_end is not None:
+            message = f"{number.name} again, stopped at once; {what_next}"
+            say_end(Outcome(SIGNAL_EXIT + number, "Interrupted", message))
 
-    def install(self) -> None:
-        """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.signal(number, self._note)
-            self._before.setdefault(number, handler)
-
-    def __enter__(self) -> Interruption:
-        self.install()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if not self.is_deferred:
-            raise KeyboardInterrupt(number)
-        if self.signal is not None:
-            os._exit(SIGNAL_EXIT + number)
-        self.signal = signal.Signals(number)
+    return leave
 
 
 class RayRuntime:
     """A Ray to run on: the cluster at an address, or one started here; left, or ended, at the end of the block.
 
     Args:
-        run: Says how many cores the workers need.
+        run: Says what the workers need.
         address: Of the cluster; None starts Ray here.
-        interruption: Takes the signals back that Ray takes for itself.
     """
 
-    def __init__(self, run: ResolvedRun, address: str | None, interruption: Interruption) -> None:
-        self._run, self._address, self._interruption = run, address, interruption
+    def __init__(self, run: ResolvedRun, address: str | None) -> None:
+        self._run, self._address = run, address
 
     def start(self) -> None:
         """Connect, or start Ray, unless that has happened already.
 
         Raises:
-            InputError: there is no cluster at the address.
+            InputError: there is no cluster at the address, or this machine lacks the GPUs.
             LLM360Error: Ray did not start here.
         """
         if ray.is_initialized():
             return
-        if self._address not in (None, "auto"):
-            self._check_reachable()
-        workers = self._run.spec.cluster.workers
-        cores = max(os.cpu_count() or 1, int(workers.cpus * self._run.spec.cluster.world_size))
+        if self._address is not None:
+            check_reachable(self._address)
+        cores = local_cpus(self._run, os.cpu_count() or 1)
         local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
         os.environ.update(RAY_ENVIRONMENT | {name: os.environ[name] for name in RAY_ENVIRONMENT if name in os.environ})
         for left in reversed(range(RAY_START_TRIES)):
             try:
-                ray.init(
-                    address=self._address or "local",
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **({} if self._address else local),
-                )
+                with kept_handlers():
+                    ray.init(
+                        address=self._address or "local",
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        **({} if self._address else local),
+                    )
                 break
             except Exception as error:
                 ray.shutdown()
                 if left == 0 or self._address:
-                    raise self._refusal(error) from error
-        self._interruption.install()
-
-    def _check_reachable(self) -> None:
-        """See that somebody listens at the address: Ray itself tries for many minutes before it says no."""
-        assert self._address is not None
-        host, _, port = self._address.removeprefix("ray://").rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except (OSError, ValueError) as error:
-            raise self._refusal(error) from error
-
-    def _refusal(self, error: Exception) -> LLM360Error:
-        if self._address:
-            return InputError(
-                f"there is no Ray cluster at '{self._address}' that lets us in: {error}; if it asks for a token set"
-                " RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or leave --address away to start Ray here",
-                reason="RayUnreachable",
-            )
-        return LLM360Error(
-            f"Ray did not start on this machine: {str(error).strip()}; see that memory, disk and shared memory are"
-            " not full and that the machine is not overloaded, then run the same command again",
-            reason="RayNotStarted",
-        )
+                    raise (unreachable(self._address, error) if self._address else not_started(error)) from error
+        if self._address is None:
+            check_gpus(self._run, int(ray.cluster_resources().get("GPU", 0)))
 
     def __enter__(self) -> RayRuntime:
         return self
@@ -310,6 +289,7 @@ class Launch:
         progress: Shows what happens.
         interruption: A wish to stop.
         options: How it is launched; None: nobody follows it but this process.
+        is_on_cluster: Whether nodes may still join, so that workers are waited for.
     """
 
     def __init__(
@@ -319,11 +299,14 @@ class Launch:
         progress: Progress,
         interruption: Interruption,
         options: LaunchOptions | None = None,
+        *,
+        is_on_cluster: bool = False,
     ) -> None:
         self._run, self._input, self._progress, self._interruption = run, given, progress, interruption
         self._recorder = given.recorder
-        self._is_followed = options is not None and options.address is not None
+        self._is_followed = options is not None and is_on_cluster
         self._is_pushed = options is not None and options.push is not None
+        self._waiting = Waiting(run, progress.event) if is_on_cluster else None
         # Torch is imported here and not before: meanwhile the recorder's process starts beside this one.
         from llm360_trainer.driver.fit import fit
 
@@ -340,6 +323,8 @@ class Launch:
             self._show(update)
             if update.outcome is not None:
                 return self._leave(update.outcome)
+            if self._waiting is not None:
+                self._waiting.look()
             if self._interruption.signal and not asked_to_stop:
                 asked_to_stop = True
                 number = self._interruption.signal

@@ -7,6 +7,7 @@ are said once, or not at all, and nothing else follows from them.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +17,30 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from llm360.errors import InputError
+
 DEFAULT_PORT = 9360
 SOCKET_TIMEOUT_SECONDS = 10
 ASKING_SECONDS = 60.0
 """Whoever asked for a page within so long is taken to ask again; operator and Prometheus do every 15 s."""
+
+
+def check_host(host: str) -> None:
+    """See that this machine can listen on an address: a mistyped one would be noticed when the run is long under way.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        with socket.socket(_Server.address_family, socket.SOCK_STREAM) as listener:
+            listener.bind((host, 0))
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"/status and /metrics cannot listen on --host {host}: {why}; give an IPv4 address or name of this machine,"
+            " such as 127.0.0.1, or 0.0.0.0 for all that it has",
+            reason="HostUnusable",
+        ) from error
 
 
 class StatusService:

@@ -11,4 +11,5 @@
 Parts and runs lie in a scratch folder beside the output, each written whole or not at all, so an interrupted
 preparation goes on where it stopped. No step holds more than a block, a run or a shard per core in memory.
 `runner` says where steps run: in this process, or as Ray Data tasks on all cores of a machine or a cluster.
+`lost` has files made again that a finished data set has lost; `cluster` and `signals` serve all that runs on Ray.
 """

@@ -123,8 +123,10 @@ def collect_findings(
                     " The texts changed while they were read, or this is a fault of llm360: prepare again"
                 )
             all_duplicates += len(together) - len(np.unique(together))
+    # A source without text has no files; its counts are 0.
+    none = (0,) * len(PATTERNS)
     personal = [
-        dict(zip(PATTERNS, map(sum, zip(*(file.personal for file in source), strict=True)), strict=True))
+        dict(zip(PATTERNS, map(sum, zip(none, *(file.personal for file in source), strict=True)), strict=True))
         for source in files
     ]
     return Findings(tuple(personal), tuple(duplicates), all_duplicates + sum(duplicates))

@@ -23,7 +23,7 @@ import numpy as np
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
 from llm360.data.held_out import RECIPE_KEY, HeldOut
 from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
-from llm360.errors import InputError
+from llm360.errors import InputError, StorageError
 from llm360.storage import Storage
 from llm360_trainer.prepare import inputs
 from llm360_trainer.prepare.conversations import Conversation, encode_conversations, text_of
@@ -33,6 +33,7 @@ from llm360_trainer.prepare.findings import Findings, collect_findings, write_fi
 from llm360_trainer.prepare.held_out import Copy, copy_held_out, write_scratch
 from llm360_trainer.prepare.instruct import find_chat_tokens
 from llm360_trainer.prepare.layout import Layout, plan_layout
+from llm360_trainer.prepare.lost import check_repairable, check_repaired, describe_lost, find_lost, find_whole
 from llm360_trainer.prepare.packing import RowForm
 from llm360_trainer.prepare.parts import (
     Block,
@@ -45,7 +46,17 @@ from llm360_trainer.prepare.parts import (
     write_part,
 )
 from llm360_trainer.prepare.progress import Progress, silent
-from llm360_trainer.prepare.publish import MADE_WITH, Say, chunks_of, entropy, find_existing, library_versions, publish
+from llm360_trainer.prepare.publish import (
+    MADE_WITH,
+    Say,
+    chunks_of,
+    describe_whole,
+    entropy,
+    find_existing,
+    library_versions,
+    publish,
+    put_tokenizer,
+)
 from llm360_trainer.prepare.runner import Runner, ray_session
 from llm360_trainer.prepare.settings import PrepareSettings
 from llm360_trainer.prepare.shuffle import (
@@ -90,9 +101,13 @@ class _Work:
         return f"rows-{_short_name(self.recipe)}"
 
     @property
-    def scratch(self) -> Storage:
+    def scratch_prefix(self) -> str:
         cuts = [self.block_chars, self.run_bytes, inputs.SPLIT_BYTES, inputs.SPLIT_FILES]
-        return self.output.at(f"scratch/{_short_name([self.recipe, cuts])}")
+        return f"scratch/{_short_name([self.recipe, cuts])}"
+
+    @property
+    def scratch(self) -> Storage:
+        return self.output.at(self.scratch_prefix)
 
     @property
     def row_bytes(self) -> int:
@@ -142,6 +157,7 @@ def prepare(
 
     Raises:
         InputError: settings or inputs are unusable, or the folder holds a data set made otherwise.
+        IntegrityError: files that the data set had lost and that were made again have other bytes.
         StorageError: the store fails.
     """
     settings.check()
@@ -156,21 +172,37 @@ def prepare(
     files = [source.files() for source in settings.sources]
     recipe = _recipe(settings, files, eos_id)
     existing = find_existing(output, recipe)
+    lost: list[str] = []
     if existing is not None:
-        say(f"the data is already there: {existing.rows:,} rows in {len(existing.chunks)} chunks at {output.uri}")
-        return existing
+        put_tokenizer(output, settings.tokenizer)
+        lost = find_lost(output, existing)
+        if not lost:
+            say(describe_whole(output, existing))
+            return existing
+        check_repairable(output, existing, recipe, lost)
+        say(f"{describe_lost(output, existing, lost)}: making what is lost again")
     work = _Work(settings, output, recipe, vocab_size, eos_id, ids_dtype(vocab_size), block_chars, run_bytes)
     try:
         with _LazyRunner(session or ray_session) as runner:
             lines, findings, held_out = _tokenize(work, files, runner, say, progress)
             layout = _layout(work, lines)
-            table = _shuffle(work, lines, layout, runner, progress)
+            table = _shuffle(work, lines, layout, runner, progress, None if existing is None else frozenset(lost))
     except InputError:
-        _remove(work.scratch)  # other input or other settings use other scratch files
+        _remove_scratch(work)  # other input or other settings use other scratch files
         raise
-    manifest = _manifest(work, lines, findings, held_out, layout, table)
+    except StorageError:
+        # Perhaps another process that makes the same has finished, and removed the scratch files that both used.
+        existing = find_whole(output, recipe)
+        if existing is None:
+            raise
+        _remove_scratch(work)
+        say(describe_whole(output, existing))
+        return existing
+    if existing is not None:
+        check_repaired(output, existing, lost, [*table.shards.values(), *(held_out.files if held_out else ())])
+    manifest = existing or _manifest(work, lines, findings, held_out, layout, table)
     publish(output, manifest, settings.tokenizer)
-    _remove(work.scratch)
+    _remove_scratch(work)
     say(
         f"prepared {manifest.rows:,} rows of {manifest.row_tokens} ids in {len(manifest.chunks)} chunks at {output.uri}"
     )
@@ -310,11 +342,18 @@ def _layout(work: _Work, lines: Sequence[TokenLine]) -> Layout:
 
 
 def _shuffle(
-    work: _Work, lines: tuple[TokenLine, ...], layout: Layout, runner: _LazyRunner, progress: Progress
+    work: _Work,
+    lines: tuple[TokenLine, ...],
+    layout: Layout,
+    runner: _LazyRunner,
+    progress: Progress,
+    only: frozenset[str] | None,
 ) -> ShardTable:
-    """Passes 2 and 3: every run and shard that is not there yet; returns all shards."""
+    """Passes 2 and 3: every run and shard that is not there yet; of shards those with the keys `only`, or all."""
     table = find_shards(work.scratch, layout, work.vocab_size)
-    todo = [number for number in range(len(layout.shards)) if number not in table.shards]
+    wanted = [number for number, plan in enumerate(layout.shards) if only is None or plan.key in only]
+    # A shard that is lost is made again, whatever the scratch files say of it.
+    todo = [number for number in wanted if only is not None or number not in table.shards]
     if not todo:
         return table
     runs = plan_runs(layout, max(1, work.run_bytes // work.row_bytes))
@@ -325,9 +364,9 @@ def _shuffle(
         for done, _ in enumerate(runner.get().map(sort, missing), start=len(runs) - len(missing) + 1):
             progress("sorting", done, len(runs), "")
     collect = partial(_gather, work.scratch, work.output, runs, layout, work.vocab_size, work.dtype)
-    for number, written in runner.get().map(collect, todo):
+    for done, (number, written) in enumerate(runner.get().map(collect, todo), start=1):
         table.add(number, written)
-        progress("writing", len(table.shards), len(layout.shards), "")
+        progress("writing", len(wanted) - len(todo) + done, len(wanted), "")
     return table
 
 
@@ -391,6 +430,7 @@ def tokens_in_rows(form: RowForm, rows: int) -> int:
     return form.reach(0, rows)[1] if rows else 0
 
 
-def _remove(scratch: Storage) -> None:
-    for info in list(scratch.list()):
-        scratch.delete(info.key)
+def _remove_scratch(work: _Work) -> None:
+    """Remove the scratch files, by their keys in the output: so a folder goes with its last file."""
+    for info in list(work.output.list(f"{work.scratch_prefix}/")):
+        work.output.delete(info.key)

@@ -30,6 +30,7 @@ class ProgressLine:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._next = 0.0
+        self._is_open = False
 
     def __call__(self, stage: str, done: int, total: int, facts: str) -> None:
         """Show that `done` of `total` (0: not known) are done, unless the last line is too recent; the end always."""
@@ -40,5 +41,12 @@ class ProgressLine:
         self._next = now + (TERMINAL_SECONDS if terminal else LOG_SECONDS)
         text = f"{stage} {done:,}" + (f"/{total:,}" if total else "") + (f" · {facts}" if facts else "")
         end = "\n" if done == total or not terminal else ""
+        self._is_open = not end
         self._stream.write(f"\r\x1b[K{text}{end}" if terminal else text + end)
         self._stream.flush()
+
+    def close(self) -> None:
+        """End the line that stands on a terminal: something else is to be said."""
+        if self._is_open:
+            self._stream.write("\n")
+            self._is_open = False

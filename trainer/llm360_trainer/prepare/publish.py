@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm360.data.manifest import MANIFEST_KEY, TOKENIZER_KEY, Chunk, DataManifest, Shard, load_manifest
+from llm360.data.manifest import (
+    MANIFEST_KEY,
+    TOKENIZER_KEY,
+    Chunk,
+    DataManifest,
+    Shard,
+    load_manifest,
+)
 from llm360.errors import InputError, ObjectExistsError, ObjectNotFoundError
 from llm360.storage import Storage
 from llm360_trainer.prepare.layout import Layout
@@ -48,6 +55,11 @@ def find_existing(output: Storage, recipe: dict[str, Any]) -> DataManifest | Non
             reason="DataDiffers",
         )
     return manifest
+
+
+def describe_whole(output: Storage, manifest: DataManifest) -> str:
+    """What is said where nothing is left to do."""
+    return f"the data is already there: {manifest.rows:,} rows in {len(manifest.chunks)} chunks at {output.uri}"
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -91,13 +103,18 @@ def publish(output: Storage, manifest: DataManifest, tokenizer: bytes | None) ->
     Raises:
         InputError: meanwhile another preparation with other settings has finished here.
     """
-    if tokenizer is not None and _stored(output, TOKENIZER_KEY) != tokenizer:
-        output.put(TOKENIZER_KEY, tokenizer)
+    put_tokenizer(output, tokenizer)
     try:
         output.create(MANIFEST_KEY, manifest.to_bytes())
     except ObjectExistsError:
         # Ours, its answer lost on the way, or that of another process that made the same.
         find_existing(output, manifest.recipe)
+
+
+def put_tokenizer(output: Storage, tokenizer: bytes | None) -> None:
+    """Write the tokenizer beside the rows, unless it is there."""
+    if tokenizer is not None and _stored(output, TOKENIZER_KEY) != tokenizer:
+        output.put(TOKENIZER_KEY, tokenizer)
 
 
 def _stored(storage: Storage, key: str) -> bytes | None:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
-from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
+from llm360.data.manifest import MANIFEST_KEY, TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
 from llm360.errors import InputError
 from llm360.storage import Storage
 from llm360_trainer.prepare.documents import whole_lines
 from llm360_trainer.prepare.inputs import InputFile, digest_files, find_files
 from llm360_trainer.prepare.layout import Layout, plan_chunk_rows, plan_shard_rows
 from llm360_trainer.prepare.lines import FORMS, Line, LineForm
+from llm360_trainer.prepare.lost import describe_lost, find_lost
 from llm360_trainer.prepare.mixes import CHUNK_ORDERS
 from llm360_trainer.prepare.packing import whole_row_spans
 from llm360_trainer.prepare.progress import Progress, silent
@@ -28,10 +29,12 @@ from llm360_trainer.prepare.publish import (
     SKIPPED_LINES,
     Say,
     chunks_of,
+    describe_whole,
     entropy,
     find_existing,
     library_versions,
     publish,
+    put_tokenizer,
 )
 from llm360_trainer.prepare.settings import Labels
 from llm360_trainer.prepare.shuffle import ShardTable, rows_table, write_shard
@@ -128,7 +131,13 @@ def import_rows(
     recipe = _recipe(settings, files)
     existing = find_existing(output, recipe)
     if existing is not None:
-        say(f"the data is already there: {existing.rows:,} rows in {len(existing.chunks)} chunks at {output.uri}")
+        put_tokenizer(output, settings.tokenizer)
+        if lost := find_lost(output, existing):
+            raise InputError(
+                f"{describe_lost(output, existing, lost)}; remove {MANIFEST_KEY} and import again",
+                reason="DataIncomplete",
+            )
+        say(describe_whole(output, existing))
         return existing
     counts = _count(form, files, progress)
     if counts.bad:

@@ -18,7 +18,9 @@ import ray
 import ray.data
 from ray.data import DataContext
 
-from llm360.errors import InputError, LLM360Error
+from llm360.errors import LLM360Error
+from llm360_trainer.prepare.cluster import check_reachable, not_started, unreachable
+from llm360_trainer.prepare.signals import kept_handlers
 
 Item = TypeVar("Item")
 Block = TypeVar("Block")
@@ -93,27 +95,32 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
 
     Raises:
         InputError: no cluster answers at the address.
+        LLM360Error: Ray did not start here.
     """
     if ray.is_initialized():
         with _quiet():
             yield RayData()
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is not None:
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise InputError(f"no Ray cluster answers at {address!r}: {error}") from error
-    else:
-        # "local": without an address Ray would join, or miss, whatever cluster was last started on this machine.
-        ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
-        )
     try:
+        with kept_handlers():
+            _start_ray(address, cpus)
         with _quiet():
             yield RayData()
     finally:
         ray.shutdown()
+
+
+def _start_ray(address: str | None, cpus: int | None) -> None:
+    # "local": without an address Ray would join, or miss, whatever cluster was last started on this machine.
+    options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    else:
+        check_reachable(address)
+    try:
+        ray.init(**options)
+    except Exception as error:
+        raise (not_started(error) if address is None else unreachable(address, error)) from error
 
 
 @contextlib.contextmanager

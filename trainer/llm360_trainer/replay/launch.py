@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -10,12 +10,13 @@ import ray
 from llm360.errors import InputError, LLM360Error
 from llm360.report.text import counted
 from llm360.storage import Storage
-from llm360_trainer.driver.launch import Interruption, Launch, RayRuntime, start_beside, worker_input
+from llm360_trainer.driver.launch import Launch, RayRuntime, leave_at_once, start_beside, worker_input
 from llm360_trainer.driver.messages import Outcome
 from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.resume import resume_from, skipped_steps
 from llm360_trainer.driver.stages import plan_stages
+from llm360_trainer.prepare.signals import Interruption
 from llm360_trainer.replay.comparison import Comparison, compare
 from llm360_trainer.replay.recorder import ReplayInput, ReplayRecorder
 from llm360_trainer.replay.segment import Segment, moved, recorded_run
@@ -49,7 +50,13 @@ class ReplayStoppedError(LLM360Error):
         self.exit_code = outcome.exit_code
 
 
-def replay(storage: Storage, segment: Segment, overrides: Sequence[str], options: ReplayOptions) -> Comparison:
+def replay(
+    storage: Storage,
+    segment: Segment,
+    overrides: Sequence[str],
+    options: ReplayOptions,
+    say_end: Callable[[Outcome], object] | None = None,
+) -> Comparison:
     """Train a segment anew and compare. Nothing is written to the release.
 
     Args:
@@ -57,19 +64,20 @@ def replay(storage: Storage, segment: Segment, overrides: Sequence[str], options
         segment: Of it.
         overrides: Values of `--set`, see `recorded_run`.
         options: How.
+        say_end: Called instead of a return where a second signal ends the process at once.
 
     Raises:
-        InputError: the data is missing or another, or the settings are refused.
+        InputError: the data is missing or another, the settings are refused, or this machine lacks the GPUs.
         IntegrityError: bytes to start from are not those that the ledger names.
         ReplayStoppedError: a worker failed, or a signal came.
     """
     run = recorded_run(storage, segment.history, segment.claim, overrides)
     with (
-        Interruption() as interruption,
         Progress(
             run.name, segment.last_step, log_format=options.log_format, interval_seconds=options.log_interval
         ) as progress,
-        RayRuntime(run, options.address, interruption) as runtime,
+        Interruption(leave_at_once(progress, say_end, "nothing was written, run it again")) as interruption,
+        RayRuntime(run, options.address) as runtime,
     ):
         stages = plan_stages(
             moved(run, storage.uri), storage.options, progress.event, before_preparing=_refuse_to_prepare
@@ -82,7 +90,8 @@ def replay(storage: Storage, segment: Segment, overrides: Sequence[str], options
         progress.event(describe(segment, run.spec.cluster.world_size))
         recorder = start_beside(ReplayRecorder, given)
         ranks = worker_input(run, stages, storage.options, recorder, store=storage.uri, keeps_checkpoints=False)
-        outcome = Launch(run, ranks, progress, interruption).wait()
+        is_on_cluster = options.address is not None
+        outcome = Launch(run, ranks, progress, interruption, is_on_cluster=is_on_cluster).wait()
         if outcome.exit_code:
             raise ReplayStoppedError(outcome)
         return compare(segment, ray.get(recorder.result.remote()))

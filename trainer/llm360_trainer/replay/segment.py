@@ -152,14 +152,24 @@ def _start(then: History, now: History, end: CheckpointEntry, wanted: str | None
     kept = [known for known in then.branch if known.step < end.step and "state" not in now.pruned_parts(known.name)]
     if wanted is None:
         return kept[-1] if kept else None
-    chosen = find_checkpoint(then, wanted)
+    chosen = _wanted(then, now, wanted)
     if chosen not in kept:
-        why = (
-            f"does not lie before {name_of(end)}" if chosen.step >= end.step else "has no state any more: it was pruned"
-        )
+        why = "has no state any more: it was pruned"
+        if chosen.step >= end.step:
+            why = f"does not lie before {name_of(end)}"
+        elif chosen.seq > end.seq:
+            why = f"was made after {name_of(end)}"
         names = ", ".join([BEGINNING, *map(name_of, kept)])
         raise InputError(f"--from {wanted}: that checkpoint {why}; a replay to {name_of(end)} can start from {names}")
     return chosen
+
+
+def _wanted(then: History, now: History, label_or_step: str) -> CheckpointEntry:
+    """The checkpoint that is meant: one that was there then, or else one that came later, which is told so."""
+    try:
+        return find_checkpoint(then, label_or_step)
+    except InputError:
+        return find_checkpoint(now, label_or_step)
 
 
 def recorded_run(storage: Storage, history: History, claim: Attempt, overrides: Sequence[str] = ()) -> ResolvedRun:

@@ -1,16 +1,20 @@
 import itertools
 import math
+import shutil
 from collections import Counter
+from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llm360.data.held_out import HeldOut
 from llm360.data.manifest import load_manifest
 from llm360.data.rows import read_rows
 from llm360.data.verify import verify_data
-from llm360.errors import InputError
+from llm360.errors import InputError, IntegrityError, ObjectNotFoundError
 from llm360_trainer.prepare.publish import differences
 from llm360_trainer.prepare.runner import InProcess
 from llm360_trainer.prepare.tokenize import load_tokenizer
@@ -246,6 +250,118 @@ def test_bad_line_leaves_nothing_behind(prepare_here, tmp_path, write_lines):
     with pytest.raises(InputError, match=r"bad\.jsonl line 2"):
         prepare_here(f"good={good}", f"bad={tmp_path}/bad.jsonl")
     assert not list((tmp_path / "out").rglob("*.parquet")) + list((tmp_path / "out").rglob("parts"))
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl"])
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_source_without_text_is_named(prepare_here, sources, tmp_path, name, is_alone):
+    (tmp_path / name).touch()
+    others = [] if is_alone else sources
+    with pytest.raises(InputError, match="source nothing has too little text to fill one row"):
+        prepare_here(*others, f"nothing={tmp_path}/{name}")
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+@pytest.fixture
+def prepared(prepare_here, write_lines):
+    """A data set of several shards with documents held out, its store, and how to prepare it again."""
+    texts = [f"text {number} of many" for number in range(90)]
+    again = partial(prepare_here, f"x={write_lines('x.txt', texts)}", chunks=4, held_out=HeldOut(Fraction(1, 10), 0))
+    return *again(), again
+
+
+@pytest.mark.parametrize("lost", ["all", "one", "cut", "held_out", "tokenizer"])
+def test_what_is_lost_is_made_again(prepared, lost):
+    manifest, storage, again = prepared
+    before = contents(storage)
+    shards = [key for key in before if key.startswith("rows-")]
+    held_out = [key for key in before if key.startswith("held-out-")]
+    gone = {"all": shards + held_out, "one": shards[1:2], "held_out": held_out, "tokenizer": ["tokenizer.json"]}
+    for key in gone.get(lost, []):
+        storage.delete(key)
+    if lost == "cut":
+        storage.put(shards[2], before[shards[2]][:-1])
+    said = []
+    assert again(say=said.append)[0] == manifest
+    assert contents(storage) == before
+    number = len(gone.get(lost, shards[2:3]))
+    if lost != "tokenizer":
+        assert f"has lost {number} of the {len(before) - 2} files that its manifest.json names" in said[1]
+    assert again(say=said.append, session=None)[0] == manifest
+    assert "already there" in said[-1]
+
+
+def test_only_what_is_lost_is_written(prepared, tmp_path):
+    _, _, again = prepared
+    shards = [path for path in (tmp_path / "out").rglob("*.parquet") if "rows-" in str(path)]
+    ages = {path: path.stat().st_mtime_ns for path in shards[1:]}
+    shards[0].unlink()
+    again()
+    assert {path: path.stat().st_mtime_ns for path in ages} == ages
+
+
+def test_what_cannot_be_made_again_is_told(prepared):
+    manifest, storage, again = prepared
+    shards = [shard for chunk in manifest.chunks for shard in chunk.shards]
+    storage.delete(shards[0].key)
+
+    other = shards[0].model_copy(update={"sha256": "sha256:" + "0" * 64})
+    chunk = manifest.chunks[0].model_copy(update={"shards": (other, *manifest.chunks[0].shards[1:])})
+    storage.put("manifest.json", manifest.model_copy(update={"chunks": (chunk, *manifest.chunks[1:])}).to_bytes())
+    with pytest.raises(IntegrityError, match=f"1 file made again, {shards[0].key} first, would not have the bytes"):
+        again()
+    assert not storage.exists(shards[0].key)
+
+    recipe = manifest.recipe | {"made_with": manifest.recipe["made_with"] | {"pyarrow": "1.0"}}
+    storage.put("manifest.json", manifest.model_copy(update={"recipe": recipe}).to_bytes())
+    with pytest.raises(
+        InputError, match=r"has lost 1 of .* other bytes \(pyarrow was 1\.0, now is .*\): use those"
+    ) as caught:
+        again(session=None)
+    assert caught.value.reason == "DataIncomplete"
+
+
+class Overtaken(Backwards):
+    """Another process makes the same and finishes, or the scratch files go, before the result of that number."""
+
+    def __init__(self, results, happens):
+        self.left, self.happens = results, happens
+
+    def map(self, work, items):
+        return self._counted(work, items)
+
+    def expand(self, expand, work, items):
+        return self._counted(work, (block for item in items for block in expand(item)))
+
+    def _counted(self, work, items):
+        for item in items:
+            self.left -= 1
+            if self.left == 0:
+                self.happens()
+            yield work(item)
+
+
+def test_of_two_preparations_the_later_goes_on_with_what_the_first_made(prepare_here, sources):
+    cuts = {"block_chars": 200, "run_bytes": 400}
+    steps = Count()
+    expected, whole = prepare_here(*sources, out="whole", session=lambda: steps, **cuts)
+    found = 0
+    for number in range(1, steps.results + 1, 2):
+        out, said = f"both-{number}", []
+        overtaken = Overtaken(number, lambda out=out: prepare_here(*sources, out=out, **cuts))
+        manifest, storage = prepare_here(
+            *sources, out=out, session=lambda over=overtaken: over, say=said.append, **cuts
+        )
+        assert manifest == expected
+        assert contents(storage) == contents(whole)
+        found += "already there" in said[-1]
+    assert found > 3
+
+
+def test_scratch_files_that_went_away_otherwise_are_told(prepare_here, sources, tmp_path):
+    session = Overtaken(13, lambda: shutil.rmtree(tmp_path / "out/scratch"))
+    with pytest.raises(ObjectNotFoundError, match="does not exist"):
+        prepare_here(*sources, session=lambda: session, block_chars=200, run_bytes=400)
 
 
 def test_large_vocabulary_takes_four_bytes_an_id(prepare_here, sources):

@@ -56,6 +56,17 @@ def test_import_again_finds_the_data_and_other_arguments_are_refused(import_here
         import_here(*two_files, chunks=2)
 
 
+def test_an_import_that_has_lost_a_file_is_told(import_here, two_files):
+    manifest, storage, _ = import_here(*two_files)
+    shard = manifest.chunks[0].shards[0]
+    storage.put(shard.key, b"cut")
+    with pytest.raises(InputError, match=f"has lost 1 of .* {shard.key} first; remove manifest.json and import again"):
+        import_here(*two_files)
+    storage.delete("manifest.json")
+    assert import_here(*two_files)[0] == manifest
+    assert storage.stat(shard.key).size == shard.bytes
+
+
 def test_without_a_tokenizer_ids_are_those_of_amber(import_here, two_files):
     manifest, storage, _ = import_here(*two_files, tokenizer=None)
     assert (manifest.tokenizer.key, manifest.tokenizer.digest, manifest.tokenizer.vocab_size) == (None, "", 32_000)

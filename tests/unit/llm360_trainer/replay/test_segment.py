@@ -61,6 +61,10 @@ def test_it_starts_where_a_state_is_kept(eventful: tuple[Storage, History]) -> N
         find_segment(storage, history, "ckpt_001", start="ckpt_000")
     with pytest.raises(InputError, match="--from ckpt_001: that checkpoint does not lie before ckpt_001"):
         find_segment(storage, history, "ckpt_001", start="ckpt_001")
+    with pytest.raises(InputError, match="--from ckpt_003: that checkpoint does not lie before ckpt_001; a replay to"):
+        find_segment(storage, history, "ckpt_001", start="ckpt_003")
+    with pytest.raises(InputError, match="there is no checkpoint 'ckpt_009'"):
+        find_segment(storage, history, "ckpt_001", start="ckpt_009")
 
 
 def test_the_untrained_model_is_a_start_and_an_end(eventful: tuple[Storage, History]) -> None:

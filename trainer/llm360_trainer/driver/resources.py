@@ -1,0 +1,133 @@
+"""What a run's workers need of Ray against what Ray has.
+
+Ray waits for ever for what it lacks. On one machine nothing more will come, so the run is refused at once; on a
+cluster nodes may join at any time, so it waits, and says for what.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import ray
+from ray.util.placement_group import placement_group_table
+
+from llm360.errors import InputError
+from llm360.report.text import counted
+from llm360.spec import ResolvedRun
+
+FIRST_SECONDS = 30.0
+"""Nodes that are there already give their workers within seconds; after so long somebody wonders."""
+AGAIN_SECONDS = 60.0
+"""Then it is said again so often, for whoever looks at a log's end."""
+LOOK_SECONDS = 5.0
+"""How often Ray is asked whether workers wait."""
+UNPLACED = ("PENDING", "RESCHEDULING")
+
+
+def rank_cpus(run: ResolvedRun) -> int:
+    """CPUs that Ray sets aside for a rank: a pod's, shared by the ranks of its GPUs, and at least one."""
+    workers = run.spec.cluster.workers
+    return max(1, int(workers.cpus / max(1, workers.gpus)))
+
+
+def local_cpus(run: ResolvedRun, cores: int) -> int:
+    """CPUs that a Ray on one machine counts: its cores, or more where ranks have to share them."""
+    return max(cores, rank_cpus(run) * run.spec.cluster.world_size)
+
+
+def asked_of_rank(run: ResolvedRun) -> dict[str, float]:
+    """What Ray must have free on one node for a rank."""
+    gpus = {"GPU": 1.0} if run.spec.cluster.workers.device == "cuda" else {}
+    return gpus | {"CPU": float(rank_cpus(run))}
+
+
+def check_gpus(run: ResolvedRun, found: int) -> None:
+    """See that a machine has the GPUs of all ranks.
+
+    Args:
+        run: The specification.
+        found: GPUs of the machine.
+
+    Raises:
+        InputError: it has not.
+    """
+    workers, asked = run.spec.cluster.workers, run.spec.cluster.world_size
+    if workers.device != "cuda" or found >= asked:
+        return
+    instead = "train on CPUs with --set cluster.workers.device=cpu --set cluster.workers.gpus=0"
+    if found:
+        instead = "lower cluster.workers.replicas or cluster.workers.gpus"
+    raise InputError(
+        f"this run asks for {counted(asked, 'GPU')} (cluster.workers: device cuda,"
+        f" {counted(workers.replicas, 'replica')} of {counted(workers.gpus, 'GPU')}), but this machine has {found};"
+        f" {instead}, or name a Ray cluster with --address",
+        reason="GpusMissing",
+    )
+
+
+class Waiting:
+    """Says what the workers of a run on a cluster wait for.
+
+    Args:
+        run: The specification.
+        say: Takes a sentence for a person.
+        is_waiting: Whether Ray has no place for the workers yet.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        run: ResolvedRun,
+        say: Callable[[str], None],
+        *,
+        is_waiting: Callable[[], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run, self._say, self._clock = run, say, clock
+        self._is_waiting = is_waiting or has_unplaced_workers
+        self._next_look = -float("inf")
+        self._since: float | None = None
+        self._next_sentence = 0.0
+
+    def look(self) -> None:
+        """See whether workers wait, unless that was seen a moment ago, and say so where it takes long."""
+        now = self._clock()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        if not self._is_waiting():
+            self._since = None
+            return
+        if self._since is None:
+            self._since, self._next_sentence = now, now + FIRST_SECONDS
+        if now >= self._next_sentence:
+            self._next_sentence = now + AGAIN_SECONDS
+            there, free = ray.cluster_resources(), ray.available_resources()
+            self._say(describe_waiting(self._run, now - self._since, there, free))
+
+
+def has_unplaced_workers() -> bool:
+    """Whether Ray has no place yet for the workers that this process's job started."""
+    job = ray.get_runtime_context().get_job_id()
+    # The id of a group of places ends in that of the job that asked for them.
+    return any(id_.endswith(job) and group["state"] in UNPLACED for id_, group in placement_group_table().items())
+
+
+def describe_waiting(run: ResolvedRun, seconds: float, there: Mapping[str, float], free: Mapping[str, float]) -> str:
+    """One sentence of what is asked, and what the cluster has.
+
+    Args:
+        run: The specification.
+        seconds: How long it has waited.
+        there: The cluster's resources.
+        free: Those of them that nobody uses.
+    """
+    asked = asked_of_rank(run)
+    each = " and ".join(counted(int(number), kind) for kind, number in asked.items())
+    has = ", ".join(f"{counted(int(there.get(kind, 0)), kind)} ({int(free.get(kind, 0))} free)" for kind in asked)
+    workers = counted(run.spec.cluster.world_size, "worker")
+    return (
+        f"waiting for {seconds:.0f} s for {workers} with {each} each; the cluster has {has}; the run goes on when"
+        " nodes join or become free, or stop it and change cluster.workers"
+    )
