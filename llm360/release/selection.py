@@ -53,7 +53,7 @@ def find_checkpoint(history: History, label_or_step: str) -> CheckpointEntry:
 def _meant(history: History, word: str) -> list[CheckpointEntry]:
     if word.startswith(DIGEST_PREFIX):
         if word not in history.all_checkpoints:
-            raise InputError(f"no checkpoint's entry is named '{word}'; `llm360 ls -o json` shows the names of all")
+            raise InputError(f"no checkpoint's entry is named '{word}'; `llm360 ls --all -o json` shows the names")
         return [history.all_checkpoints[word]]
     if word not in ("all", "latest"):
         return [find_checkpoint(history, word)]
