@@ -154,6 +154,7 @@ class RunStatus(Section):
     judged: int | None = optional(
         "Number of the newest RayJob whose bad end has been counted in failures.", unit="RayJobs", ge=0, le=MAX_STEPS
     )
+    stopping: Time | None = optional("Since when the driver is asked to stop; then its pods go.")
     failures: int | None = optional(
         "RayJobs that ended badly one after another without a new checkpoint between them.",
         unit="RayJobs",

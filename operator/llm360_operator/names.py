@@ -51,9 +51,6 @@ CONFIG_PATH = "/etc/llm360/run.json"
 ENTRYPOINT = f"llm360 run {CONFIG_PATH} --address auto"
 """The same for every run: nothing that a user writes reaches a shell."""
 
-REPLACED = "ClusterReplaced"
-"""The reason of Ready while pods make room for others; the driver may still be at its last records."""
-
 STATUS_PORT = 9360
 
 

@@ -18,7 +18,6 @@ from llm360_operator.api import Api, KindMissingError, Object
 from llm360_operator.cache import RUN, Cache, View
 from llm360_operator.names import (
     EVALUATION_LABEL,
-    REPLACED,
     Key,
     base_config_name,
     cluster_name,
@@ -35,7 +34,6 @@ from llm360_operator.seen import (
     read_preflight,
     read_troubles,
 )
-from llm360_operator.verdict import condition
 
 DRIVER_SECONDS = 3.0
 DRIVER_MAX_BYTES = 4 * 1024 * 1024
@@ -196,8 +194,7 @@ def _wants_evaluation_pods(job: Object) -> bool:
 
 def _may_answer(status: Mapping[str, Any], jobs: tuple[Job, ...]) -> bool:
     """Whether a driver is running, or is being stopped."""
-    is_active = any(job.state == "Active" for job in jobs)
-    return is_active or status.get("phase") == "Suspending" or condition(status, "Ready").get("reason") == REPLACED
+    return any(job.state == "Active" for job in jobs) or "stopping" in status
 
 
 async def fetch_status(url: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from llm360.spec.cluster import duration_seconds
@@ -17,10 +17,10 @@ from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Action, Case, Create, Decision, Memory, Settings, Step
 from llm360_operator.evaluation import GOING_SECONDS, evaluate
-from llm360_operator.names import REPLACED, STATUS_PORT, cluster_name
+from llm360_operator.names import STATUS_PORT, cluster_name
 from llm360_operator.plan import Plan, make_plan
 from llm360_operator.progress import driver_progress, progress_text
-from llm360_operator.seen import Job, Seen, Trouble
+from llm360_operator.seen import Job, Seen, Trouble, read_time, write_time
 from llm360_operator.verdict import FINAL, Verdict, condition
 
 POLL_SECONDS = 15.0
@@ -41,6 +41,8 @@ NEW_CLUSTER_AFTER = 3
 KEPT_JOBS = 3
 FINAL_EXIT_CODES = (2, 3, 4)
 """Of a driver for which trying again changes nothing: bad input, fenced, attempts exhausted."""
+
+NOT_STOPPING: Memory = (("stopping", None),)
 
 TRY_AGAIN = "put it right, then change the specification in any operation (or suspend the run and resume it)"
 
@@ -173,7 +175,12 @@ def succeeded(case: Case) -> Step | None:
         return None
     uri = case.run["spec"].get("storage", {}).get("uri", "")
     message = f"the release is complete; check it with: llm360 verify {uri}"
-    memory = (("step", case.status.get("totalSteps")), ("submission", job.number), ("estimatedCompletion", None))
+    memory = (
+        ("step", case.status.get("totalSteps")),
+        ("submission", job.number),
+        ("estimatedCompletion", None),
+        *NOT_STOPPING,
+    )
     return Step(Verdict("Succeeded", "Complete", message), wait=0.0, memory=memory)
 
 
@@ -189,22 +196,28 @@ def suspended(case: Case) -> Step | None:
     """The user wants the run to hold: the driver commits what it has, then the pods go."""
     if not case.is_suspend_asked:
         return None
-    stopping = Verdict("Suspending", "SuspendAsked", "the driver commits its last records, then the pods go")
-    memory = tuple(_progress(case).items())  # what it commits last is what the status goes on saying
-    if case.live_jobs or case.seen.preflight:
-        return Step(stopping, (*case.delete_jobs(), *case.delete_preflight()), SOON_SECONDS, memory)
-    if case.seen.cluster is not None:
-        begun = case.since("Suspended") if case.phase == "Suspending" else case.seen.now
-        return Step(stopping, () if _is_stopping(case, begun) else case.delete_cluster(), SOON_SECONDS, memory)
+    if case.live_jobs or case.seen.preflight or case.seen.cluster is not None:
+        stopping = Verdict("Suspending", "SuspendAsked", "the driver commits its last records, then the pods go")
+        step = _freed(case, stopping)
+        return replace(step, actions=(*step.actions, *case.delete_preflight()))
     message = (
         "the run holds, and none of its pods is left; set spec.suspend to false: it goes on from its last checkpoint"
     )
-    return Step(Verdict("Suspended", "SuspendAsked", message))
+    return Step(Verdict("Suspended", "SuspendAsked", message), memory=NOT_STOPPING)
 
 
-def _is_stopping(case: Case, begun: datetime) -> bool:
-    """Whether a driver that was asked to stop still answers, and may take its time."""
-    return case.seen.driver is not None and (case.seen.now - begun).total_seconds() < STOP_WAIT_SECONDS
+def _freed(case: Case, verdict: Verdict) -> Step:
+    """The driver is asked to stop; once it is silent, or has had its time, the pods go.
+
+    What it commits last is what the status goes on saying.
+    """
+    begun = read_time(case.status.get("stopping")) or case.seen.now
+    memory = (*_progress(case).items(), ("stopping", write_time(begun)))
+    may_take_time = (case.seen.now - begun).total_seconds() < STOP_WAIT_SECONDS
+    actions = case.delete_jobs()
+    if not case.live_jobs and not (case.seen.driver is not None and may_take_time):
+        actions = case.delete_cluster()
+    return Step(verdict, actions, SOON_SECONDS, memory)
 
 
 def in_the_way(case: Case) -> Step | None:
@@ -287,6 +300,7 @@ def failed(case: Case) -> Step | None:
         ("judged", job.number),
         ("submission", job.number),
         ("estimatedCompletion", None),
+        *NOT_STOPPING,
     )
     if job.exit_code in FINAL_EXIT_CODES:
         return Step(Verdict("Failed", job.reason, f"{job.message}; {TRY_AGAIN}"), wait=0.0, memory=memory)
@@ -312,7 +326,7 @@ def backing_off(case: Case) -> Step | None:
     if left > 0:
         return Step(Verdict("Recovering", "BackingOff", f"{what}; the next one follows in {left:.0f} s"), wait=left)
     if failures % NEW_CLUSTER_AFTER == 0 and case.seen.cluster.created <= ended:
-        verdict = Verdict("Recovering", REPLACED, f"{what}; its pods are replaced before the next one")
+        verdict = Verdict("Recovering", "ClusterReplaced", f"{what}; its pods are replaced before the next one")
         return Step(verdict, case.delete_cluster(), SOON_SECONDS)
     return None
 
@@ -338,13 +352,8 @@ def replaced(case: Case) -> Step | None:
     if not cluster.is_deleting and cluster.digest == plan.digest:
         return None
     phase: Phase = "Recovering" if case.has_begun else "Starting"
-    verdict = Verdict(phase, REPLACED, "the driver commits its last records, then the pods make room for new ones")
-    memory = tuple(_progress(case).items())
-    if case.live_jobs:
-        return Step(verdict, case.delete_jobs(), SOON_SECONDS, memory)
-    said = condition(case.status, "Ready").get("reason")
-    begun = case.since("Ready") if said == REPLACED else case.seen.now
-    return Step(verdict, () if _is_stopping(case, begun) else case.delete_cluster(), SOON_SECONDS, memory)
+    first = "the driver commits its last records, then " if case.live_jobs or case.seen.driver else ""
+    return _freed(case, Verdict(phase, "ClusterReplaced", f"{first}the pods make room for new ones"))
 
 
 def clustered(case: Case) -> Step | None:
@@ -358,7 +367,7 @@ def clustered(case: Case) -> Step | None:
         if queue:
             verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
         manifest = builders.ray_cluster(case.run, config, case.plan.name, case.plan.digest)
-        return Step(verdict, (Create(manifest),), WAIT_SECONDS)
+        return Step(verdict, (Create(manifest),), WAIT_SECONDS, NOT_STOPPING)
     if cluster.is_suspended:
         # One that waits for its place, as after a suspension that the user ended, has not lost it to others.
         is_new = condition(case.status, "Ready").get("reason") == "ClusterCreated"
@@ -390,7 +399,7 @@ def submitted(case: Case) -> Step | None:
     number = case.submission + 1
     verdict = Verdict("Recovering" if case.has_begun else "Starting", "JobSubmitted", f"job {number} starts the driver")
     actions = (Create(builders.ray_job(case.run, number, case.seen.cluster.uid)), *case.delete_old_jobs(KEPT_JOBS - 1))
-    return Step(verdict, actions, WAIT_SECONDS, (("submission", number),))
+    return Step(verdict, actions, WAIT_SECONDS, (("submission", number), *NOT_STOPPING))
 
 
 def trained(case: Case) -> Step | None:
@@ -476,7 +485,7 @@ ADVICE = {
     "SecretMissing": "create what it names in the run's namespace, or correct storage.secretRef",
     "PodCrashes": "see the pod's log with kubectl logs",
     "Unschedulable": "free a node, add one, or change cluster.workers and cluster.head",
-    "PodsRefused": "see the namespace's quota and pod security",
+    "PodsRefused": "see cluster.priorityClass, and the namespace's quota and pod security",
 }
 
 

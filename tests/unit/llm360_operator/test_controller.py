@@ -4,7 +4,7 @@ import asyncio
 import copy
 
 import pytest
-from synthetic.operated import DONE, KEY, Operator
+from synthetic.operated import DONE, KEY, Operator, merged
 
 from llm360_operator.api import ApiError
 from llm360_operator.cache import FRESH_SECONDS
@@ -52,6 +52,20 @@ def test_a_round_asks_nothing_and_every_few_minutes_for_everything(ready):
     assert sorted(ready.round()[0]) == LOOK
     assert ready.round()[0] == []
     assert ready.asked[-1] == "http://amber-head-svc.research.svc:9360/status"
+
+
+@pytest.mark.parametrize("change", [{"suspend": True}, {"cluster": {"workers": {"replicas": 3}}}])
+def test_a_driver_that_is_asked_to_stop_is_asked_how_far_it_is_while_its_job_is_gone(ready, change):
+    run = ready.api.objects["LLM360Run", *KEY]
+    run["spec"] = merged(run["spec"], change)
+    run["metadata"]["generation"] += 1
+    assert "delete RayJob" in ready.round()[0]
+    asked = len(ready.asked)
+    ready.driver["step"] = 9
+    assert "delete RayCluster" not in ready.round()[0]
+    assert (len(ready.asked), ready.api.status["step"]) == (asked + 1, 9)
+    ready.driver = None
+    assert "delete RayCluster" in ready.round()[0]
 
 
 def test_transitions_are_told_once(ready):

@@ -350,6 +350,47 @@ def test_pods_are_replaced_once_the_driver_has_committed_its_last_records(traini
     assert kinds(training.step()) == ["-RayCluster"]
 
 
+def a_wrong_object(world):
+    world.change(cluster={"workers": {"replicas": 1000}})
+    world.step()
+    assert world.said == ("Training", "InvalidSpec")
+
+
+def lost_pods(world):
+    world.lose_pods()
+    world.step()
+    assert world.said == ("Recovering", "PodsLost")
+
+
+@pytest.mark.parametrize("trouble", [a_wrong_object, lost_pods])
+def test_a_driver_may_take_its_time_however_long_the_run_was_not_ready(training, trouble):
+    trouble(training)
+    training.pass_time(600)
+    training.change(cluster={"workers": {"replicas": 3}})
+    training.step()
+    driver = training.driver
+    training.finish_deletions()
+    training.driver = driver
+    assert kinds(training.step()) == []
+    training.change(cluster={"workers": {"replicas": 1000}})
+    assert kinds(training.step()) == [], "an object that turns wrong meanwhile does not hasten it"
+    training.driver = None
+    assert kinds(training.step()) == ["-RayCluster"]
+    training.finish_deletions()
+    training.settle()
+    assert "stopping" not in training.status
+
+
+def test_a_change_that_is_taken_back_before_the_pods_are_gone_stops_nothing_else(training):
+    training.change(cluster={"workers": {"replicas": 3}})
+    training.step()
+    training.finish_deletions()
+    training.change(cluster={})
+    training.settle()
+    assert (training.clusters_made, training.live) == (1, [2])
+    assert "stopping" not in training.status
+
+
 def test_a_driver_that_does_not_stop_is_not_waited_for_any_longer(training):
     training.change(cluster={"workers": {"replicas": 3}})
     training.step()

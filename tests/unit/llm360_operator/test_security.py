@@ -48,6 +48,7 @@ MAY_SHOW = {
     f"{WORKERS}.maxReplicas",
     f"{WORKERS}.rayStartParams.num-cpus",
     f"{WORKERS}.rayStartParams.num-gpus",
+    *(f"{pod}.priorityClassName" for pod in (HEAD, f"{WORKERS}.template.spec")),
     *(f"{pod}.{field}" for pod in PODS for field in POD),
 } - {"Job.spec.template.spec.containers.0.image"}
 """Where in its children a specification may show; everything else is the operator's."""
