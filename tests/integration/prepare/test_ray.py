@@ -115,7 +115,8 @@ def test_a_signal_ends_it_with_one_line_and_the_same_command_goes_on(
     assert process.wait(timeout=60) == 128 + signal_number
     lines = log.read_text().splitlines()
     assert lines[-1] == "llm360: interrupted; the same command goes on where it stopped"
-    assert all(line.startswith(("reading", "tokenizing", "llm360")) for line in lines), lines
+    expected_words = ("reading", "tokenizing", "sorting", "writing", "llm360")  # it may have gone on meanwhile
+    assert all(line.startswith(expected_words) for line in lines), lines
     assert start(prepare_command(out)).wait(timeout=DEADLINE) == 0
     assert contents(out) == expected
 

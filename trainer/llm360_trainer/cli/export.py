@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from llm360.cli.arguments import add_command, add_output, add_release, local_path
 from llm360.errors import InputError
 from llm360.storage import open_storage
 from llm360_trainer.exchange.export import export_checkpoint
 from llm360_trainer.exchange.folder import MAX_SHARD_BYTES
+from llm360_trainer.prepare.signals import Interruption, exit_code_of
 
 EXAMPLES = """\
 examples:
@@ -19,6 +21,9 @@ examples:
 
 The folder opens with transformers: AutoModelForCausalLM.from_pretrained("model"). Amber and K2 are Llama there,
 Pythia is GPT-NeoX; CrystalCoder needs its own code from the hub (trust_remote_code=True).
+
+exit codes:
+  0 the folder is there · 1 failed · 2 bad input · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM
 """
 
 
@@ -51,9 +56,15 @@ def run_hf(args: argparse.Namespace) -> int:
     """
     if args.shard_size < 1:
         raise InputError(f"--shard-size {args.shard_size}: a file has at least 1 byte; {MAX_SHARD_BYTES} is usual")
-    done = export_checkpoint(
-        open_storage(args.uri), args.checkpoint, out=args.out, dtype=args.dtype, max_shard_bytes=args.shard_size
-    )
+    storage = open_storage(args.uri)
+    try:
+        with Interruption():
+            done = export_checkpoint(
+                storage, args.checkpoint, out=args.out, dtype=args.dtype, max_shard_bytes=args.shard_size
+            )
+    except KeyboardInterrupt as interrupt:
+        print("llm360: interrupted; nothing was written, run it again", file=sys.stderr)
+        return exit_code_of(interrupt)
     if args.output == "json":
         facts = {
             "folder": str(done.folder),

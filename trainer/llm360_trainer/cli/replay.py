@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llm360.cli.arguments import add_output, add_overrides, add_release
+from llm360.errors import InputError
 from llm360.release.create import open_release
 from llm360.report.text import counted
 from llm360.storage import open_storage
+from llm360.storage.open import without_credentials
 from llm360_trainer.cli.arguments import add_address, add_log
 from llm360_trainer.prepare.signals import exit_code_of
 from llm360_trainer.replay.comparison import ComparedCheckpoint, Comparison
@@ -68,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
     """Replay, and say whether the bits are the same.
 
     Raises:
-        LLM360Error: see `find_segment` and `replay`.
+        LLM360Error: see `find_segment` and `replay`; or the address has a password.
     """
     storage = open_storage(args.uri)
+    _refuse_password(args.uri)
     history = open_release(storage).history()
     segment = find_segment(storage, history, args.checkpoint, start=args.start, steps=args.steps)
     # Imported here: torch and Ray take seconds, which a mistyped label should not have to wait for.
@@ -87,6 +90,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(describe(segment, comparison))
     return 0 if comparison.is_same else 1
+
+
+def _refuse_password(uri: str) -> None:
+    """See that the workers can read a release at its address: they get it as text, without a password."""
+    if (shown := without_credentials(uri)) != uri:
+        raise InputError(
+            f"{shown} is given with a name and password, but a replay's workers open the release by its address without"
+            " them; leave them away if it can be read so, or copy it to a folder or a bucket and replay the copy",
+            reason="CredentialsInAddress",
+        )
 
 
 def say_end(outcome: Outcome) -> None:

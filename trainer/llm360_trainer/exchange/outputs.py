@@ -34,14 +34,14 @@ def check_new_file(path: Path) -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Refuse a folder that cannot be made, or that holds something.
+    """Refuse a folder that cannot be made, or that holds something but what an ended process left unfinished there.
 
     Raises:
         InputError: it holds something, or is no folder.
         StorageError: it cannot be written or made.
     """
     with _explained(out):
-        if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        if os.path.lexists(out) and not (out.is_dir() and all(map(_is_unfinished, out.iterdir()))):
             raise InputError(f"--out {out} exists already; give a folder that does not, or an empty one")
         _check_writable(out if out.is_dir() else out.parent)
 
@@ -75,6 +75,8 @@ def appearing_folder(out: Path) -> Iterator[Path]:
     unfinished = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if is_there:
+            _remove_unfinished(out)
         unfinished = Path(tempfile.mkdtemp(prefix=local.TEMPORARY_PREFIX, dir=out if is_there else out.parent))
         yield unfinished
         unfinished.chmod(0o755)
@@ -146,6 +148,19 @@ def _check_writable(folder: Path) -> None:
 def _nearest(path: Path) -> Path:
     """The path itself, or the nearest of its parents that is there: a folder, or a file in the way."""
     return next((part for part in (path, *path.parents) if os.path.lexists(part)), path)
+
+
+def _is_unfinished(path: Path) -> bool:
+    return local.is_temporary(path.name)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that was ended at once; beside a new folder it could be another's, and stays."""
+    for path in filter(_is_unfinished, list(folder.iterdir())):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _move_contents(folder: Path, to: Path) -> None:

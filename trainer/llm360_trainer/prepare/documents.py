@@ -40,7 +40,7 @@ def read_piece(piece: Piece, txt_document: str) -> Iterator[Document]:
     Raises:
         InputError: the content is not what the file's kind promises; names the file and the line or row.
     """
-    storage = piece.file.storage()
+    storage = piece.file.store
     if piece.file.kind == "parquet":
         return _parquet_texts(piece)
     if piece.file.kind == "txt" and txt_document == "file":
@@ -105,7 +105,7 @@ def whole_lines(file: InputFile) -> Iterator[bytes]:
     Raises:
         InputError: the file cannot be decompressed.
     """
-    with io.BufferedReader(StorageFile(file.storage(), file.key), READ_BYTES) as raw:
+    with io.BufferedReader(StorageFile(file.store, file.key), READ_BYTES) as raw:
         stream: IO[bytes] = raw
         if file.compression == "gz":
             stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
@@ -168,7 +168,7 @@ def _decode(data: bytes, label: str) -> str:
 @contextlib.contextmanager
 def _open_parquet(file: InputFile) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(cast("IO[bytes]", StorageFile(file.storage(), file.key))) as opened:
+        with pq.ParquetFile(cast("IO[bytes]", StorageFile(file.store, file.key))) as opened:
             schema = opened.schema_arrow
             if "text" not in schema.names or schema.field("text").type not in (pa.string(), pa.large_string()):
                 raise InputError(

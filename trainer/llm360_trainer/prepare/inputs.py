@@ -22,6 +22,7 @@ from typing import Literal
 from llm360.canonical import DIGEST_PREFIX, digest_of
 from llm360.errors import InputError, ObjectNotFoundError
 from llm360.storage import ObjectInfo, Storage, StorageOptions, open_storage
+from llm360.storage.open import without_credentials
 from llm360_trainer.prepare.documents import num_row_groups
 from llm360_trainer.prepare.fim import FimRates
 
@@ -87,8 +88,9 @@ class SourceSpec:
         missing = [folder for folder, files in by_folder.items() if not files]
         if missing:
             raise InputError(
-                f"source '{self.name}' is read from {len(self.folders)} folders below {self.path}, but of them"
-                f" {', '.join(missing)} hold nothing; the path must be the folder that holds them all"
+                f"source '{self.name}' is read from {len(self.folders)} folders below"
+                f" {without_credentials(self.path)}, but of them {', '.join(missing)} hold nothing; the path"
+                " must be the folder that holds them all"
             )
         return [file for files in by_folder.values() for file in files]
 
@@ -103,23 +105,21 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file of a source: `key` below the store `root`."""
+    """A file of a source: `key` in the store `store`.
 
-    root: str
+    The store and not its address: the password of `https://name:password@host/path` is in the store alone.
+    """
+
+    store: Storage
     key: str
     bytes: int
     kind: Kind
     compression: str
-    options: StorageOptions
-
-    def storage(self) -> Storage:
-        """The store that holds it."""
-        return open_storage(self.root, self.options)
 
     @property
     def label(self) -> str:
         """Its address, for messages."""
-        return f"{self.root}/{self.key}"
+        return f"{self.store.uri}/{self.key}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ def parse_source(text: str) -> SourceSpec:
     """
     name, separator, path = text.partition("=")
     if not (separator and name and path):
-        raise InputError(f"source {text!r} is not NAME=PATH[:WEIGHT][:TIMESx], for example wiki=data/wiki/*.jsonl:0.3")
+        shown = "=".join(map(without_credentials, text.split("=", 1)))
+        raise InputError(f"source {shown!r} is not NAME=PATH[:WEIGHT][:TIMESx], for example wiki=data/wiki/*.jsonl:0.3")
     path, times = _split_number(path, "x")
     path, weight = _split_number(path, "")
     if weight is not None and weight <= 0:
@@ -235,7 +236,8 @@ def find_files(path: str, options: StorageOptions = NO_OPTIONS) -> list[InputFil
         if info.size and _matches(info.key.split("/"), pattern) and (_kind(info.key) or not everything)
     ]
     if not found:
-        raise InputError(f"no input at {path}: give a file, a folder or a glob of {', '.join(KINDS)} files")
+        shown = without_credentials(path)
+        raise InputError(f"no input at {shown}: give a file, a folder or a glob of {', '.join(KINDS)} files")
     return [_input_file(store, info) for info in found]
 
 
@@ -256,7 +258,7 @@ def _input_file(store: Storage, info: ObjectInfo) -> InputFile:
     kind = _kind(info.key)
     if kind is None:
         raise InputError(f"{store.uri}/{info.key} is of no known kind; allowed are {', '.join(KINDS)}")
-    return InputFile(store.uri, info.key, info.size, *kind, store.options)
+    return InputFile(store, info.key, info.size, *kind)
 
 
 def digest_files(files: Sequence[InputFile]) -> str:
@@ -264,7 +266,7 @@ def digest_files(files: Sequence[InputFile]) -> str:
 
     def digest(file: InputFile) -> list[object]:
         hasher = sha256()
-        for data in file.storage().iter_bytes(file.key):
+        for data in file.store.iter_bytes(file.key):
             hasher.update(data)
         return [file.key, file.bytes, DIGEST_PREFIX + hasher.hexdigest()]
 

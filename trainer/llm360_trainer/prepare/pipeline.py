@@ -23,7 +23,7 @@ import numpy as np
 from llm360.canonical import DIGEST_PREFIX, digest_of, sha256_digest
 from llm360.data.held_out import RECIPE_KEY, HeldOut
 from llm360.data.manifest import TOKENIZER_KEY, DataManifest, Source, TokenizerInfo
-from llm360.errors import InputError, StorageError
+from llm360.errors import InputError, IntegrityError, StorageError
 from llm360.storage import Storage
 from llm360_trainer.prepare import inputs
 from llm360_trainer.prepare.conversations import Conversation, encode_conversations, text_of
@@ -199,7 +199,11 @@ def prepare(
         say(describe_whole(output, existing))
         return existing
     if existing is not None:
-        check_repaired(output, existing, lost, [*table.shards.values(), *(held_out.files if held_out else ())])
+        try:
+            check_repaired(output, existing, lost, [*table.shards.values(), *(held_out.files if held_out else ())])
+        except IntegrityError:
+            _remove_scratch(work)  # files made of it again would be as wrong
+            raise
     manifest = existing or _manifest(work, lines, findings, held_out, layout, table)
     publish(output, manifest, settings.tokenizer)
     _remove_scratch(work)

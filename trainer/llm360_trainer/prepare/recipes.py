@@ -13,8 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from llm360.data.held_out import HeldOut
-from llm360.data.manifest import DataManifest
-from llm360.errors import InputError, nearest
+from llm360.data.manifest import MANIFEST_KEY, DataManifest
+from llm360.errors import InputError, ObjectNotFoundError, nearest
 from llm360.storage import Storage
 from llm360_trainer.prepare.fim import FimRates
 from llm360_trainer.prepare.inputs import SourceSpec
@@ -38,6 +38,8 @@ LEFT_OUT = frozenset(
 PYTHON_STDLIB_WEIGHTS = {"docs": Fraction("0.08"), "code": Fraction("0.92")}
 # A chunk of a recipe's data is so many steps: 8 chunks train the small Amber in minutes.
 STEPS_PER_CHUNK = 20
+# Times that a recipe's texts are written where other processes that make the same remove them.
+TRIES = 3
 
 Texts = Callable[[], Iterable[str]]
 
@@ -200,9 +202,10 @@ def prepare_recipe(
         for source in recipe.sources
         if source in weights
     ]
-    for source in sources:
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[source.name])
-        texts_storage.put(f"{source.name}.jsonl", lines.encode())
+    files = {
+        f"{source.name}.jsonl": "".join(json.dumps({"text": text}) + "\n" for text in texts[source.name]).encode()
+        for source in sources
+    }
     prepare_settings = PrepareSettings(
         sources=tuple(sources),
         tokenizer=tokenizer,
@@ -214,7 +217,28 @@ def prepare_recipe(
         recipe_name=settings.name,
         held_out=settings.held_out,
     )
-    manifest = prepare(prepare_settings, storage, session=session, say=say, progress=progress)
-    for source in sources:
-        texts_storage.delete(f"{source.name}.jsonl")
+    manifest = _prepare_from(
+        files,
+        texts_storage,
+        lambda: prepare(prepare_settings, storage, session=session, say=say, progress=progress),
+        storage,
+    )
+    for key in files:
+        texts_storage.delete(key)
     return manifest
+
+
+def _prepare_from(
+    files: Mapping[str, bytes], place: Storage, work: Callable[[], DataManifest], output: Storage
+) -> DataManifest:
+    """What `work` makes of files that other processes which make the same write there too, and remove when done."""
+    for left in reversed(range(TRIES)):
+        for key, data in files.items():
+            place.put(key, data)
+        try:
+            return work()
+        except (InputError, ObjectNotFoundError):
+            # Another may have finished and removed them before they were read; the next try finds that one's data.
+            if left == 0 or not output.exists(MANIFEST_KEY):
+                raise
+    raise AssertionError("unreachable")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,6 +180,27 @@ def test_weights_that_the_disk_has_no_room_for_are_not_begun(make_release, tmp_p
     assert main.run(words) == 2
     assert "has 0.0 MiB free; free some space or choose another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_one_line_and_leaves_nothing(make_release, tmp_path, monkeypatch, capsys, number):
+    release = make_release("amber-tiny")
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def write(folder, *_):
+        (folder / "file").touch()
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("llm360_trainer.exchange.export.write_folder", write)
+    before = signal.signal(signal.SIGTERM, raises(AssertionError("nobody obeys")))
+    try:
+        words = ("export", "hf", str(release.folder), "--checkpoint", "init", "--out", str(out))
+        assert main.run(words) == 128 + number
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "llm360: interrupted; nothing was written, run it again\n"
+    assert not list(out.iterdir())
 
 
 def test_files_are_closed_before_they_grow_too_large():

@@ -95,6 +95,18 @@ def test_an_empty_folder_stays_itself(tmp_path, monkeypatch):
     assert (tmp_path / "out").stat().st_ino == inode
 
 
+def test_what_a_killed_process_left_in_an_empty_folder_is_nothing(tmp_path):
+    (tmp_path / ".llm360-tmp-left/deep").mkdir(parents=True)
+    (tmp_path / ".llm360-tmp-file").touch()
+    check_new_folder(tmp_path)
+    with appearing_folder(tmp_path) as unfinished:
+        (unfinished / "file").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / ".llm360-tmp-left").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        check_new_folder(tmp_path)
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 def test_an_error_leaves_nothing(is_there, tmp_path):
     out = tmp_path / "a/b/out"

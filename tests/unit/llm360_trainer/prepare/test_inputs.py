@@ -1,4 +1,8 @@
+import base64
 import gzip
+import http.server
+import pickle
+import threading
 from fractions import Fraction
 
 import pyarrow as pa
@@ -90,6 +94,55 @@ def test_path_without_input_is_refused(tree, path):
 def test_named_file_of_no_known_kind_is_refused(tree, path):
     with pytest.raises(InputError, match=r"notes\.md is of no known kind"):
         find_files(f"{tree}/{path}")
+
+
+@pytest.fixture
+def guarded():
+    """Address of a web server with `a.txt`, which wants a name and password."""
+    data = b"".join(b"text %d of many\n" % number for number in range(60))
+    wanted = "Basic " + base64.b64encode(b"reader:hush").decode()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            status = 401 if self.headers["Authorization"] != wanted else 200 if self.path == "/x/a.txt" else 404
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data) if status == 200 else 0))
+            self.end_headers()
+            if status == 200 and self.command == "GET":
+                self.wfile.write(data)
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+    yield f"127.0.0.1:{server.server_port}/x"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_source_behind_a_password_is_read_and_the_password_shown_nowhere(guarded, prepare_here):
+    (file,) = find_files(f"http://reader:hush@{guarded}/a.txt")
+    assert pickle.loads(pickle.dumps(file)).store.get("a.txt").startswith(b"text 0 of many\n")
+    assert file.label == f"http://{guarded}/a.txt"
+    assert "hush" not in repr(file)
+    said = []
+    manifest, storage = prepare_here(f"a=http://reader:hush@{guarded}/a.txt", say=said.append)
+    assert manifest.sources[0].documents == 60
+    assert "hush" not in str(said)
+    assert not [info.key for info in storage.list() if b"hush" in storage.get(info.key)]
+
+
+def test_sentences_of_sources_have_no_password(guarded):
+    with pytest.raises(InputError, match="read from 1 folders below http://127") as caught:
+        SourceSpec("a", f"http://reader:hush@{guarded}/a.txt", folders=("b",)).files()
+    assert "hush" not in caught.value.message
+    for text in ("http://reader:hush@host/a.txt", "=http://reader:hush@host/a.txt"):
+        with pytest.raises(InputError, match=r"source '=?http://host/a\.txt' is not NAME=PATH") as caught:
+            parse_source(text)
 
 
 def test_digest_follows_contents_and_names_only(tree):

@@ -311,6 +311,7 @@ def test_what_cannot_be_made_again_is_told(prepared):
     with pytest.raises(IntegrityError, match=f"1 file made again, {shards[0].key} first, would not have the bytes"):
         again()
     assert not storage.exists(shards[0].key)
+    assert not list(storage.list("scratch/"))
 
     recipe = manifest.recipe | {"made_with": manifest.recipe["made_with"] | {"pyarrow": "1.0"}}
     storage.put("manifest.json", manifest.model_copy(update={"recipe": recipe}).to_bytes())

@@ -3,6 +3,7 @@ import pytest
 from llm360.data.verify import verify_data
 from llm360.errors import InputError
 from llm360.storage import open_storage
+from llm360_trainer.prepare import inputs
 from llm360_trainer.prepare.recipes import (
     LEFT_OUT,
     RECIPES,
@@ -58,6 +59,44 @@ def test_recipe_takes_all_where_the_text_is_short(small_recipe, tmp_path, in_pro
 def test_unknown_recipe_is_refused(tmp_path, in_process):
     with pytest.raises(InputError, match="recipes are python-stdlib"):
         make("nothing", tmp_path, in_process)
+
+
+@pytest.mark.parametrize("step", ["find_files", "digest_files"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_texts_that_another_process_removes_before_the_work_are_put_again(
+    small_recipe, tmp_path, in_process, monkeypatch, step, times
+):
+    """Others make the same and finish, one at each try, before this one has looked for its texts or read them."""
+    take, left = getattr(inputs, step), [times]
+
+    def overtaken(*given):
+        if left[0]:
+            left[0] -= 1
+            with monkeypatch.context() as other:
+                other.setattr(inputs, step, take)
+                make(small_recipe, tmp_path, in_process)
+        return take(*given)
+
+    monkeypatch.setattr(inputs, step, overtaken)
+    manifest, storage = make(small_recipe, tmp_path, in_process)
+    assert left == [0]
+    assert verify_data(storage).ok
+    assert manifest.recipe["recipe"] == "small"
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_texts_that_go_otherwise_are_told(small_recipe, tmp_path, in_process, monkeypatch):
+    find, tries = inputs.find_files, []
+
+    def lose(path, options):
+        tries.append(path)
+        (tmp_path / "scratch/small/code.jsonl").unlink(missing_ok=True)
+        return find(path, options)
+
+    monkeypatch.setattr(inputs, "find_files", lose)
+    with pytest.raises(InputError, match=r"no input at \S+/scratch/small/code\.jsonl"):
+        make(small_recipe, tmp_path, in_process)
+    assert len(tries) == 2, "one try, of both sources"
 
 
 @pytest.mark.slow
