@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from llm360.errors import InputError
+from llm360.storage.open import NEARLY_ADDRESS, without_credentials
 
 
 def add_command(commands: Any, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
@@ -56,8 +56,8 @@ def local_path(text: str) -> Path:
     """
     if not text:
         raise argparse.ArgumentTypeError("it is empty; give a path on this machine")
-    if re.match(r"(s3|file|https?):|[A-Za-z][A-Za-z0-9+.-]*:/", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is an address; give a path on this machine")
+    if NEARLY_ADDRESS.match(text):
+        raise argparse.ArgumentTypeError(f"'{without_credentials(text)}' is an address; give a path on this machine")
     return Path(text)
 
 

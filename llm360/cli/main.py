@@ -138,6 +138,7 @@ def build_parser(command: str | None, program: Program = LLM360) -> Parser:
 
 def run(argv: Sequence[str], program: Program = LLM360) -> int:
     """Parse and run one command line; errors that a user can meet are printed, not raised."""
+    output.stand_in_for_closed()
     output.accept_any_letter()
     output.tell_notices(program.name)
     try:
@@ -171,15 +172,10 @@ def _run(argv: Sequence[str], program: Program) -> int:
         print(f"{program.name}: error: {error.message}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in EXTRA_OF:
+        if (missing := missing_package(error)) is None:
             raise
-        extra = EXTRA_OF[error.name.split(".")[0]]
-        print(
-            f"{program.name}: error: '{command}' needs the package '{error.name}', which is not installed;"
-            f" install it with: pip install 'llm360[{extra}]'",
-            file=sys.stderr,
-        )
-        return 2
+        print(f"{program.name}: error: '{command}' {missing.message}", file=sys.stderr)
+        return missing.exit_code
     except KeyboardInterrupt:
         print(f"{program.name}: interrupted", file=sys.stderr)
         return 130
@@ -194,6 +190,18 @@ def refuse_options_before_command(argv: Sequence[str], program: Program) -> None
                 f"there is no option '{name}' before a command{nearest(name, OPTIONS)}; what a command takes stands"
                 f" behind its name and in '{program.name} COMMAND --help'"
             )
+
+
+def missing_package(error: ModuleNotFoundError) -> InputError | None:
+    """What is said where a package is missing that an extra brings; None of any other."""
+    package = (error.name or "").split(".")[0]
+    if package not in EXTRA_OF:
+        return None
+    return InputError(
+        f"needs the package '{package}', which is not installed; install it with: pip install"
+        f" 'llm360[{EXTRA_OF[package]}]', or '.[{EXTRA_OF[package]}]' in a checkout",
+        reason="PackageMissing",
+    )
 
 
 # Third-party packages that only an extra brings, by the extra that brings them.

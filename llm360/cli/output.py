@@ -22,6 +22,23 @@ def accept_any_letter() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
+def stand_in_for_closed() -> None:
+    """Have what whoever started this has closed (`>&-`, `2>&-`) take everything and show nothing.
+
+    Otherwise what is said on standard error went to standard output, and the next file opened was either of them.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - to the end
+
+
+def write_exact(data: bytes) -> None:
+    """Write what programs read: no letter that a terminal lacks is replaced."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
 def tell_notices(name: str) -> None:
     """Print what a store says while it is waited for, on a line of its own also where progress is being shown."""
     logger = logging.getLogger("llm360.storage")
@@ -35,7 +52,9 @@ class _Notices(logging.Handler):
         self.program = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):
+        if sys.stderr is None:  # closed by whoever started this: `llm360 … 2>&-`
+            return
+        with contextlib.suppress(OSError, ValueError):  # a notice that nobody can read is no reason to end
             clear = "\r\x1b[K" if sys.stderr.isatty() else ""
             print(f"{clear}{self.program}: {record.getMessage()}", file=sys.stderr, flush=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from llm360.cli import output
 from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError
 from llm360.facts import PresetFacts, preset_facts
@@ -123,7 +124,7 @@ def run_diff(args: argparse.Namespace) -> int:
 
 def run_reference(_args: argparse.Namespace) -> int:
     """The page `docs/presets.md`."""
-    print(presets_page(), end="")
+    output.write_exact(presets_page().encode())
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from llm360.canonical import canonical_json
-from llm360.cli import plan
+from llm360.cli import output, plan
 from llm360.cli.arguments import add_command, add_output, add_overrides
 from llm360.errors import InputError, SpecError
 from llm360.spec import documents, load_run
@@ -98,11 +98,10 @@ def run_resolve(args: argparse.Namespace) -> int:
         return 0
     value = run.identity() if args.identity else run.document()
     if args.output == "json":
-        # No line end into a pipe and no letter that a terminal lacks replaced: these are the bytes that are hashed.
-        sys.stdout.buffer.write(canonical_json(value) + b"\n" * sys.stdout.isatty())
-        sys.stdout.flush()
+        # No line end into a pipe: these are the bytes that are hashed.
+        output.write_exact(canonical_json(value) + b"\n" * sys.stdout.isatty())
     else:
-        print(documents.dump(value), end="", flush=True)
+        output.write_exact(documents.dump(value).encode())
     print(f"identity {run.identity_digest()}", file=sys.stderr)
     if run.spec.storage.uri is None:
         print("storage.uri is not set yet and belongs to the identity: give --store", file=sys.stderr)
@@ -123,14 +122,15 @@ def run_validate(args: argparse.Namespace) -> int:
 def run_schema(args: argparse.Namespace) -> int:
     """Print the schema."""
     schema = openapi_schema()
-    print(json.dumps(schema, indent=2) if args.output == "json" else documents.dump(schema).rstrip("\n"))
+    text = json.dumps(schema, indent=2) + "\n" if args.output == "json" else documents.dump(schema)
+    output.write_exact(text.encode())
     return 0
 
 
 def run_crd(args: argparse.Namespace) -> int:
     """Print the definition, or what it breaks."""
     if args.since is None:
-        print(documents.dump(crd()), end="")
+        output.write_exact(documents.dump(crd()).encode())
         return 0
     found = breaking_changes(_read_definition(args.since), crd())
     print("\n".join(found) or "nothing that breaks stored objects")
@@ -154,7 +154,7 @@ def _read_definition(path: Path) -> dict[str, Any]:
 
 def run_reference(_args: argparse.Namespace) -> int:
     """Print the reference page."""
-    print(reference_page(), end="")
+    output.write_exact(reference_page().encode())
     return 0
 
 

@@ -199,7 +199,7 @@ def _validate(stated: layers.Layer, base: layers.Layer, problems: list[Problem],
     untold = {problem.path for problem in problems} | set(layers.DERIVED)
     is_preset_known = "preset" not in untold
     complete = layers.fill_derived(stated)
-    problems += _make_addresses_absolute(complete, local=local)
+    problems += _make_addresses_absolute(complete, local=local) + _take_out_secrets(complete)
     spec, found = _parse(complete)
     problems += [
         problem for problem in found if problem.path not in untold and (is_preset_known or not problem.is_missing)
@@ -245,12 +245,33 @@ def _make_addresses_absolute(spec: layers.Layer, *, local: bool) -> list[Problem
     return problems
 
 
-def _without_secret(uri: str) -> str:
+def _take_out_secrets(spec: layers.Layer) -> list[Problem]:
+    """Look for passwords where an address stays as it was written."""
+    instead = {
+        "evaluation.mirror": INSTEAD_OF_SECRET,
+        "storage.endpoint": "the server's address alone, its credentials are AWS_ACCESS_KEY_ID and the rest",
+    }
+    problems = []
+    for path, advice in instead.items():
+        section, _, name = path.partition(".")
+        holder = spec.get(section)
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            try:
+                _without_secret(holder[name], advice)
+            except InputError as error:
+                problems.append(Problem(path, error.message))
+                del holder[name]
+    return problems
+
+
+INSTEAD_OF_SECRET = "an address that needs none, s3:// with credentials from the environment, or a folder"  # noqa: S105
+
+
+def _without_secret(uri: str, instead: str = INSTEAD_OF_SECRET) -> str:
     """The address; raises `InputError` where it holds a password, for a configuration is published."""
     if (shown := without_credentials(uri)) != uri:
         raise InputError(
-            f"{shown} is written with a name and password, and a run's configuration is published; give an address that"
-            " needs none, s3:// with credentials from the environment, or a folder"
+            f"{shown} is written with a name and password, and a run's configuration is published; give {instead}"
         )
     return uri
 

@@ -10,6 +10,7 @@ nowhere: the store's `uri`, and so every sentence and every page, is without the
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import re
 import time
@@ -17,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import NoReturn, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError, SSLError
 
 from llm360 import __version__
 from llm360.errors import LLM360Error, ObjectNotFoundError, StorageError, StorageUnavailableError, StoreUnusableError
@@ -28,7 +29,7 @@ from llm360.storage import transfer
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
 from llm360.storage.open import without_credentials
 from llm360.storage.process import PerProcess
-from llm360.storage.retry import backoff
+from llm360.storage.retry import backoff, is_to_be_told
 
 T = TypeVar("T")
 
@@ -37,9 +38,9 @@ LOGGER = logging.getLogger(__name__)
 LONGEST_SILENCE = 20.0
 """Seconds without a byte before an attempt counts as failed: a server of files that can answer has begun by then."""
 PATIENCE = 60.0
-"""Seconds after which no further attempt of a request is begun: a person waits for it, and a run asks again."""
+"""Seconds of silence after which no attempt of a request is begun: a person waits for it, and a run asks again."""
 SAID_AFTER = 5.0
-"""Seconds of an attempt in vain that a person must have noticed, and is told of."""
+"""Seconds of silence that a person must have noticed, and is told of."""
 
 BUSY = (408, 429, 500, 502, 503, 504)
 CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<size>\d+)$")
@@ -52,11 +53,34 @@ class ForbiddenError(StoreUnusableError):
     """The server answers 403: reading is refused, or, as S3 has it for the public, the object is not there."""
 
 
+class Silence:
+    """How long nothing has come from the server, over all attempts of a request.
+
+    A transfer that takes long is none that hangs, so time in which bytes arrive tries nobody's patience.
+    """
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def seconds(self) -> float:
+        """Until now."""
+        return time.monotonic() - self._since
+
+    def was_broken(self, seconds_ago: float = 0.0) -> None:
+        """Something came, the last of it so long ago."""
+        self._since = max(self._since, time.monotonic() - seconds_ago)
+
+
+def longest_silence(options: StorageOptions) -> float:
+    """Seconds without a byte before an attempt counts as failed."""
+    return min(options.read_timeout, LONGEST_SILENCE)
+
+
 def make_pool(options: StorageOptions) -> urllib3.PoolManager:
     """Connections with the timeouts of the options."""
     return urllib3.PoolManager(
         maxsize=2 * options.parallel,
-        timeout=urllib3.Timeout(connect=options.connect_timeout, read=min(options.read_timeout, LONGEST_SILENCE)),
+        timeout=urllib3.Timeout(connect=options.connect_timeout, read=longest_silence(options)),
         retries=NO_RETRIES,
         # Compressed on the way, an object's size and ranges would be those of other bytes.
         headers={"User-Agent": f"llm360/{__version__}", "Accept-Encoding": "identity"},
@@ -143,41 +167,53 @@ class HttpStorage(Storage):
     def _stream(self, key: str, chunk_bytes: int) -> Iterator[bytes]:
         """One response from beginning to end; where it breaks off, the next one goes on behind the last chunk."""
         position = 0
-        started = time.monotonic()
+        silence = Silence()
         pauses = backoff(self.options.max_attempts)
         while True:
             try:
-                with self._open(key, Range=f"bytes={position}-") as response:
+                with self._open(key, Range=f"bytes={position}-") as response, self._listening(key, silence):
                     if not seek(response, position):
                         return
                     while chunk := response.read(chunk_bytes):
                         yield chunk
                         position += len(chunk)
-                        started, pauses = time.monotonic(), backoff(self.options.max_attempts)  # count from here
+                        silence.was_broken()
+                        pauses = backoff(self.options.max_attempts)  # count from here
                     return
             except (HTTPError, StorageUnavailableError) as error:
-                self._wait(error, key, next(pauses), started)
+                self._wait(error, key, next(pauses), silence)
 
     def _request(
         self, key: str, read: Callable[[urllib3.BaseHTTPResponse], T], method: str = "GET", **headers: str
     ) -> T:
         """What `read` makes of the response, tried again where either breaks off."""
-        started = time.monotonic()
+        silence = Silence()
         for pause in backoff(self.options.max_attempts):
             try:
-                with self._open(key, method, **headers) as response:
+                with self._open(key, method, **headers) as response, self._listening(key, silence):
                     return read(response)
             except (HTTPError, StorageUnavailableError) as error:
-                self._wait(error, key, pause, started)
+                self._wait(error, key, pause, silence)
         raise AssertionError("backoff ends in None")
 
-    def _wait(self, error: Exception, key: str, pause: float | None, started: float) -> None:
+    @contextlib.contextmanager
+    def _listening(self, key: str, silence: Silence) -> Iterator[None]:
+        """Have what arrives of an answer count as an end of the silence, and say where it breaks off."""
+        try:
+            yield
+        except HTTPError as error:
+            is_timeout = isinstance(error, ReadTimeoutError)
+            silence.was_broken(seconds_ago=longest_silence(self.options) if is_timeout else 0.0)
+            url = join_key(self.uri, key)
+            raise StorageUnavailableError(f"the answer about {url} breaks off: {error}") from error
+
+    def _wait(self, error: Exception, key: str, pause: float | None, silence: Silence) -> None:
         """Sleep before the next attempt; where none is worth it, raise what there is to say."""
-        seconds = time.monotonic() - started
+        seconds = silence.seconds()
         explained = self._explain(error, key, seconds)
         if pause is None or seconds >= PATIENCE or not isinstance(explained, StorageUnavailableError):
             raise explained from error
-        if seconds >= SAID_AFTER:
+        if seconds >= SAID_AFTER and is_to_be_told(urlsplit(self.uri).netloc):
             LOGGER.warning("%s; trying again for up to %.0f s", explained.message, PATIENCE - seconds)
         time.sleep(pause)
 

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ TEMPORARY_PREFIX = ".llm360-tmp-"
 
 # Attempts to find the folder of a new file still there: another process may remove it while it is empty.
 FOLDER_ATTEMPTS = 20
+# Links that Linux follows from one path.
+LONGEST_CHAIN = 40
 
 
 def is_temporary(name: str) -> bool:
@@ -79,22 +82,43 @@ def link_durably(fd: int, temporary: Path, final: Path) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """Write a file that the user named, whole or not at all: what was there stays until the new one is complete.
 
-    A link is followed. A device or pipe (`/dev/stdout`) is written to and stays what it is.
+    A link is followed, and a file that is there keeps its rights. A device or pipe is written to and stays what it is;
+    so is an open file (`/dev/stdout`), behind what was written to it before.
 
     Raises:
         StoreUnusableError: the disk is full, the folder may not be written, or the path is that of a folder.
         StorageError: the file system refuses otherwise.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        write_in_place(path, data)
-        return
     try:
-        final = path.resolve()
-        with temporary_file(final.parent) as (fd, temporary):
-            write_all(fd, data, 0)
-            replace_durably(fd, temporary, final)
+        if (opened := _open_file(path)) is not None:
+            with open(os.dup(opened), "wb") as out:  # noqa: PTH123 - opened anew it would be written from its beginning
+                out.write(data)
+        elif path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+        else:
+            _replace(path.resolve(), data)
     except OSError as error:
         raise explain(error, path, "write") from error
+
+
+def _replace(final: Path, data: bytes) -> None:
+    with temporary_file(final.parent) as (fd, temporary):
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(fd, stat.S_IMODE(final.stat().st_mode))  # before it holds what was to be kept private
+        write_all(fd, data, 0)
+        replace_durably(fd, temporary, final)
+
+
+def _open_file(path: Path) -> int | None:
+    """The descriptor that the path stands for: `/dev/stdout`, `/dev/fd/3`, or a link to one of them."""
+    for _ in range(LONGEST_CHAIN):
+        path = path.parent.resolve() / path.name
+        if path.parent == Path("/proc/self/fd").resolve() and path.name.isdecimal():
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
 
 
 def write_in_place(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,6 +15,21 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 SAY_EVERY = 60.0
+TELL_EVERY = 10.0
+"""Seconds between two notices about one server: many threads wait for it together, and one line tells of them all."""
+
+_told: dict[str, float] = {}
+_telling = threading.Lock()
+
+
+def is_to_be_told(server: str) -> bool:
+    """Whether the caller is to say that a server keeps it waiting; no other thread has said so just now."""
+    now = time.monotonic()
+    with _telling:
+        if now - _told.get(server, float("-inf")) < TELL_EVERY:
+            return False
+        _told[server] = now
+        return True
 
 
 def backoff(attempts: int) -> Iterator[float | None]:

@@ -37,7 +37,7 @@ from llm360.errors import IntegrityError, ObjectNotFoundError, StorageError, Sto
 from llm360.storage.base import MIB, ObjectInfo, Storage, StorageOptions, UnfinishedWrite, check_key, join_key
 from llm360.storage.open import without_credentials
 from llm360.storage.process import PerProcess
-from llm360.storage.retry import backoff
+from llm360.storage.retry import backoff, is_to_be_told
 from llm360.storage.s3_errors import (
     ConflictError,
     DamagedError,
@@ -126,7 +126,7 @@ def send_body_at_once(params: dict[str, Any], **_: Any) -> None:
 
 
 def tell_silence(max_attempts: int, attempts: int, endpoint: Any, caught_exception: Any = None, **_: Any) -> None:
-    """Say that a server takes its time, before each further attempt: all of them together are minutes.
+    """Say that a server takes its time, before further attempts: all of them together are minutes.
 
     Args:
         max_attempts: Of a request.
@@ -134,7 +134,8 @@ def tell_silence(max_attempts: int, attempts: int, endpoint: Any, caught_excepti
         endpoint: botocore's.
         caught_exception: How the last one ended.
     """
-    if isinstance(caught_exception, ReadTimeoutError | ConnectTimeoutError) and attempts < max_attempts:
+    is_silent = isinstance(caught_exception, ReadTimeoutError | ConnectTimeoutError)
+    if is_silent and attempts < max_attempts and is_to_be_told(endpoint.host):
         LOGGER.warning("no answer from %s; trying again (attempt %d of %d)", endpoint.host, attempts + 1, max_attempts)
 
 

@@ -11,6 +11,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from llm360.cli.arguments import add_overrides
+from llm360.cli.main import missing_package
 from llm360.errors import LLM360Error
 from llm360.spec import load_run
 from llm360_trainer.cli.arguments import add_address, add_log
@@ -105,6 +106,9 @@ def train(args: argparse.Namespace) -> int:
     except KeyboardInterrupt as interrupt:
         return end(exit_code_of(interrupt), "Interrupted", "interrupted before training began; run it again to go on")
     except Exception as error:
+        missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None:
+            return end(missing.exit_code, missing.reason, f"'run' {missing.message}")
         traceback.print_exc()
         return end(1, "InternalError", f"{type(error).__name__}: {error}; this is a defect of llm360, please report it")
     if outcome.exit_code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from synthetic.release import eventful_release
 
-from llm360.cli import main
+from llm360.cli import main, output
+from llm360.spec.crd import crd
+from llm360.spec.reference import reference_page
+from llm360.spec.schema import openapi_schema
 from llm360.storage import open_storage
 
 
@@ -94,6 +99,53 @@ def test_result_is_kept_where_output_is_fine_or_closed(broken: str) -> None:
     assert llm360("verify", broken, stdout=subprocess.DEVNULL).returncode == 1
     closed = subprocess.run(["sh", "-c", f"{sys.executable} -m llm360.cli.main ls {broken} >&-"], check=False)
     assert closed.returncode == 0
+
+
+def shell(line: str) -> subprocess.CompletedProcess[bytes]:
+    """A command line with its redirections, `llm360` being the program."""
+    line = line.replace("llm360", f"{sys.executable} -m llm360.cli.main", 1)
+    return subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", ["metrics {} --format csv", "spec resolve amber-tiny -o json", "spec resolve amber-tiny", "spec crd"]
+)
+def test_a_standard_output_that_is_closed_takes_every_form(words: str, whole: str) -> None:
+    found = shell(f"llm360 {words.format(whole)} >&-")
+    assert (found.returncode, found.stdout) == (0, b"")
+    assert b"Traceback" not in found.stderr
+
+
+def test_what_a_closed_standard_error_would_take_stays_out_of_the_output() -> None:
+    found = shell("llm360 spec resolve amber-tiny 2>&-")
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert b"identity sha256" not in found.stdout
+    assert shell("llm360 ls nowhere 2>&-").stdout == b""
+
+
+def test_a_notice_that_nobody_can_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    notices = output._Notices("llm360")
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        notices.emit(logging.LogRecord("llm360.storage", logging.WARNING, __file__, 1, "no answer yet", (), None))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_programs_read_is_exact_whatever_letters_a_terminal_has(encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+    def printed(*words: str) -> str:
+        found = llm360(*words, stdout=subprocess.PIPE, env=environment)
+        assert found.returncode == 0
+        return found.stdout.decode()
+
+    resolved = yaml.safe_load(printed("spec", "resolve", "amber-tiny", "--store", "s3://b/ü"))
+    assert resolved["spec"]["storage"]["uri"] == "s3://b/ü"
+    assert yaml.safe_load(printed("spec", "crd")) == crd()
+    assert yaml.safe_load(printed("spec", "schema")) == openapi_schema()
+    assert printed("spec", "reference") == reference_page()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

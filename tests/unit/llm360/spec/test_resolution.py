@@ -86,6 +86,36 @@ def test_a_password_in_an_address_would_be_published_and_is_refused_without_bein
     assert "secret" not in problem
 
 
+@pytest.mark.parametrize(
+    ("path", "uri", "sentence"),
+    [
+        ("evaluation.mirror", "https://me:secret@host/m", "https://host/m is written with a name and password"),
+        ("evaluation.mirror", "s3://me:secret@b/m", "s3://b/m is written with a name and password"),
+        ("storage.endpoint", "http://me:secret@host:9000", "http://host:9000 is written with a name and password"),
+        ("storage.endpoint", "HTTP://me:secret@host", "HTTP://host is written with a name and password"),
+    ],
+)
+def test_a_password_in_a_mirror_or_endpoint_is_refused_too(path, uri, sentence):
+    section, _, name = path.partition(".")
+    spec = document(**layers.merge({"preset": "amber-tiny", "storage": {"uri": "s3://b/x"}}, {section: {name: uri}}))
+    for local in (False, True):
+        with pytest.raises(SpecError) as raised:
+            resolve(spec, local=local)
+        (problem,) = raised.value.problems
+        assert problem.startswith(f"spec.{path}: {sentence}")
+        assert "secret" not in problem
+
+
+def test_a_mirror_and_an_endpoint_without_password_stay_as_they_are_written():
+    spec = document(
+        preset="amber-tiny",
+        storage={"uri": "s3://b/x", "endpoint": "http://host:9000/"},
+        evaluation={"mirror": "https://host/a@b/"},
+    )
+    found = resolve(spec).spec
+    assert (found.storage.endpoint, found.evaluation.mirror) == ("http://host:9000/", "https://host/a@b/")
+
+
 def test_trial_of_a_few_steps_keeps_the_schedule_of_the_whole():
     run = resolve(document(preset="amber-7b"), ["training.steps=10"])
     assert (run.spec.training.schedule.warmup_steps, run.spec.training.schedule.decay_steps) == (2000, 274320)

@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,14 @@ from typing import ClassVar
 import pytest
 
 DEADLINE = 30.0
+SLOW = 0.2
+"""Seconds in which half an object arrives from a slow server."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No notice of an earlier test keeps one back: servers take the ports of others."""
+    monkeypatch.setattr("llm360.storage.retry._told", {})
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,15 +52,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if data is None:
             return self.answer(404, b"no such thing")
         if asked is None or not self.ranges:
-            return self.answer(200, data, cut=fault == "cut")
+            return self.answer(200, data, fault=fault)
         first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked).groups()
         part = data[int(first) : int(last) + 1 if last else None]
         if not part:
             return self.answer(416, b"", f"bytes */{len(data)}")
         span = f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}"
-        return self.answer(206, part, "bytes 0-0/1" if fault == "shift" else span, cut=fault == "cut")
+        return self.answer(206, part, "bytes 0-0/1" if fault == "shift" else span, fault=fault)
 
-    def answer(self, status: int, body: bytes, span: str | None = None, *, cut: bool = False) -> None:
+    def answer(self, status: int, body: bytes, span: str | None = None, *, fault: str = "") -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Last-Modified", "Sun, 22 Nov 2026 12:00:00 GMT")
@@ -59,7 +68,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", span)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+            if fault == "slow":
+                self.trickle(body[: len(body) // 2])
+            else:
+                self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+
+    def trickle(self, body: bytes) -> None:
+        for start in range(0, len(body), -(-len(body) // 10)):
+            self.wfile.write(body[start : start + -(-len(body) // 10)])
+            time.sleep(SLOW / 10)
 
     def log_message(self, *args: object) -> None:
         pass

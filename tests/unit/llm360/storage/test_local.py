@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +116,47 @@ def test_write_file_leaves_a_device_what_it_is(tmp_path):
 def test_write_file_to_a_folder(tmp_path):
     with pytest.raises(StoreUnusableError, match="is a folder, not a file"):
         local.write_file(tmp_path, b"page")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_write_file_keeps_the_rights_of_what_was_there(tmp_path, mode):
+    page, link = tmp_path / "page.html", tmp_path / "link.html"
+    page.write_bytes(b"one")
+    page.chmod(mode)
+    link.symlink_to(page)
+    local.write_file(link, b"two")
+    assert page.read_bytes() == b"two"
+    assert page.stat().st_mode & 0o777 == mode
+
+
+def test_what_was_private_is_so_before_it_holds_anything(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    page.write_bytes(b"one")
+    page.chmod(0o600)
+    modes, real = [], os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, *rest: modes.append(os.fstat(fd).st_mode & 0o777) or real(fd, *rest))
+    local.write_file(page, b"two")
+    assert modes == [0o600]
+
+
+@pytest.mark.parametrize("name", ["stdout", "fd/1", "link"])
+def test_write_file_to_standard_output_leaves_the_file_behind_it_what_it_is(tmp_path, name):
+    """As a shell redirects it: what is written before and after stands around the page."""
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    target = tmp_path / "link" if name == "link" else f"/dev/{name}"
+    code = (
+        "import pathlib, sys; from llm360.storage.local import write_file; print('before', flush=True)\n"
+        "write_file(pathlib.Path(sys.argv[1]), b'page\\n'); print('after')"
+    )
+    out = tmp_path / "out"
+    with out.open("wb") as stream:
+        found = out.stat().st_ino
+        subprocess.run([sys.executable, "-c", code, str(target)], stdout=stream, check=True)
+    assert out.read_text() == "before\npage\nafter\n"
+    assert out.stat().st_ino == found
+
+
+def test_write_file_to_an_open_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "page").write_bytes(b"one")
+    with (tmp_path / "page").open("rb") as stream, pytest.raises(StorageError, match="cannot write /dev/fd/"):
+        local.write_file(Path(f"/dev/fd/{stream.fileno()}"), b"two")

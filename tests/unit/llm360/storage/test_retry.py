@@ -1,11 +1,12 @@
 """Waiting for a store that may come back."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from llm360.errors import StorageError, StorageUnavailableError
-from llm360.storage.retry import LONGEST_PAUSE, backoff, wait_until_available
+from llm360.storage.retry import LONGEST_PAUSE, TELL_EVERY, backoff, is_to_be_told, wait_until_available
 
 
 class Clock:
@@ -84,3 +85,14 @@ def test_backoff_doubles_with_jitter_and_ends():
         longest = min(LONGEST_PAUSE, 0.2 * 2**number)
         assert longest / 2 <= pause <= longest
     assert list(backoff(1)) == [None]
+
+
+def test_one_of_many_threads_tells_of_a_server_and_again_after_a_while(clock, monkeypatch):
+    monkeypatch.setattr("llm360.storage.retry.time.monotonic", clock)
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(is_to_be_told, ["one"] * 100)) == 1
+    assert is_to_be_told("other")
+    clock.now += TELL_EVERY - 1
+    assert not is_to_be_told("one")
+    clock.now += 1
+    assert is_to_be_told("one")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import threading
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -16,7 +17,16 @@ from llm360.errors import IntegrityError, ObjectExistsError, StorageUnavailableE
 from llm360.storage import StorageOptions, StoreUnusableError
 from llm360.storage.base import MIB
 from llm360.storage.process import PerProcess
-from llm360.storage.s3 import MAX_PARTS, MIN_PART_BYTES, S3Storage, check_receipt, crc32, make_client, standing_of
+from llm360.storage.s3 import (
+    MAX_PARTS,
+    MIN_PART_BYTES,
+    S3Storage,
+    check_receipt,
+    crc32,
+    make_client,
+    standing_of,
+    tell_silence,
+)
 
 OPTIONS = StorageOptions(endpoint="http://127.0.0.1:1", max_attempts=3)
 
@@ -302,6 +312,16 @@ def test_a_silent_bucket_is_told_of_before_each_further_attempt(silent, monkeypa
         S3Storage("bucket", options=options).get("key")
     assert [said for said in caplog.messages if "no answer" in said] == [
         f"no answer from {silent}; trying again (attempt 2 of 2)"
+    ]
+
+
+def test_many_readers_of_a_silent_bucket_tell_of_it_once(caplog):
+    timeout = ReadTimeoutError(endpoint_url="http://store")
+    for host in ["http://store", "http://store", "http://other", "http://store"]:
+        tell_silence(5, 1, SimpleNamespace(host=host), timeout)
+    assert [said.partition(";")[0] for said in caplog.messages] == [
+        "no answer from http://store",
+        "no answer from http://other",
     ]
 
 
