@@ -110,8 +110,8 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """As argparse has it, except that a help text that cannot be written is not passed over."""
-        if message and (out := file or sys.stderr) is not None:
-            out.write(message)
+        if message:
+            (file or sys.stderr).write(message)
 
 
 def build_parser(command: str | None, program: Program = LLM360) -> Parser:
@@ -145,7 +145,7 @@ def run(argv: Sequence[str], program: Program = LLM360) -> int:
         try:
             return _run(argv, program)
         finally:
-            output.flush()  # also behind `--help`, which leaves by SystemExit
+            sys.stdout.flush()  # while somebody can say that it does not arrive; also behind `--help`, a SystemExit
     except BrokenPipeError:
         # The reader of our output has gone (`llm360 … | head`): no error, and no result that could be told either.
         output.drop()

@@ -59,12 +59,6 @@ class _Notices(logging.Handler):
             print(f"{clear}{self.program}: {record.getMessage()}", file=sys.stderr, flush=True)
 
 
-def flush() -> None:
-    """Send what is still held back, while there is someone to say that it does not arrive."""
-    if sys.stdout is not None:  # closed by whoever started this: `llm360 … >&-`
-        sys.stdout.flush()
-
-
 def explain(error: OSError) -> str:
     """The sentence for a refusal of the system that no module below has explained."""
     text = error.strerror.lower() if error.strerror else str(error).strip().rpartition("\n")[2] or type(error).__name__
@@ -78,7 +72,7 @@ def explain(error: OSError) -> str:
 def drop() -> None:
     """Throw away what cannot be written any more; the interpreter would try again at its exit, and complain."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not _can_flush(stream):
+        if not _can_flush(stream):
             with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
                 os.dup2(nowhere.fileno(), stream.fileno())
 

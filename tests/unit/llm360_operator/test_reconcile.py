@@ -337,12 +337,18 @@ def test_other_operations_replace_the_pods_and_keep_the_identity(training):
     assert training.status["config"] != "amber-config"
 
 
+def ask_to_stop(world):
+    """The job is gone for other pods, and its driver still answers."""
+    world.change(cluster={"workers": {"replicas": 3}})
+    world.step()
+    driver = world.driver
+    world.finish_deletions()
+    world.driver = driver
+
+
 def test_pods_are_replaced_once_the_driver_has_committed_its_last_records(training):
-    training.change(cluster={"workers": {"replicas": 3}})
-    training.step()
-    driver = training.driver
-    training.finish_deletions()
-    training.driver = driver | {"step": 9}
+    ask_to_stop(training)
+    training.driver |= {"step": 9}
     assert kinds(training.step()) == []
     assert training.said == ("Recovering", "ClusterReplaced")
     assert training.status["step"] == 9
@@ -366,11 +372,7 @@ def lost_pods(world):
 def test_a_driver_may_take_its_time_however_long_the_run_was_not_ready(training, trouble):
     trouble(training)
     training.pass_time(600)
-    training.change(cluster={"workers": {"replicas": 3}})
-    training.step()
-    driver = training.driver
-    training.finish_deletions()
-    training.driver = driver
+    ask_to_stop(training)
     assert kinds(training.step()) == []
     training.change(cluster={"workers": {"replicas": 1000}})
     assert kinds(training.step()) == [], "an object that turns wrong meanwhile does not hasten it"
@@ -392,11 +394,7 @@ def test_a_change_that_is_taken_back_before_the_pods_are_gone_stops_nothing_else
 
 
 def test_a_driver_that_does_not_stop_is_not_waited_for_any_longer(training):
-    training.change(cluster={"workers": {"replicas": 3}})
-    training.step()
-    driver = training.driver
-    training.finish_deletions()
-    training.driver = driver
+    ask_to_stop(training)
     assert kinds(training.step()) == []
     training.pass_time(STOP_WAIT_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
