@@ -50,7 +50,7 @@ class ResolvedSpec(Section):
     storage: Storage = setting("Where the release goes.")
     cluster: Cluster = setting("The pods that the run is given.")
     release: Release = setting("What the release says about itself.")
-    suspend: bool = setting("true stops the run after its last checkpoint and frees its pods; false lets it go on.")
+    suspend: bool = setting("true has the run write a checkpoint, stop and free its pods; false lets it go on.")
 
 
 @dataclass(frozen=True)

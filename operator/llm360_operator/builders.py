@@ -67,8 +67,8 @@ answer, and for a program that does not hear of SIGTERM, being a container's fir
 WITHOUT_DRAINING = {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "0"}
 """Ray that is asked to go waits up to 30 s for Ray Serve to lead requests elsewhere; there is no Ray Serve here."""
 
-STOP_SECONDS = 30
-"""How long a driver that is asked to stop may take to commit its last records."""
+LAST_WORDS_SECONDS = 30
+"""How long a driver that is asked to stop may take for its last records, beside the time for a checkpoint."""
 
 CONTAINER_OUTPUT = "/proc/1/fd/1"
 """Standard output of a container as its processes see it: what the driver says there, `kubectl logs` shows."""
@@ -343,6 +343,11 @@ def ray_job(run: Manifest, number: int, cluster_uid: str) -> Manifest:
     }
 
 
+def stop_seconds(config: ResolvedRun) -> int:
+    """How long a run's driver that is asked to stop may take, after which Ray ends it."""
+    return config.spec.recovery.stop_seconds + LAST_WORDS_SECONDS
+
+
 def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
     head = config.spec.cluster.head
     ports = {"gcs-server": 6379, "client": 10001, "dashboard": DASHBOARD_PORT, "metrics": METRICS_PORT}
@@ -350,7 +355,7 @@ def _head(name: str, config: ResolvedRun, config_name: str) -> Manifest:
     container = _ray_container("ray-head", config, head, ports)
     container["env"] = [
         WITHOUT_DRAINING,
-        {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(STOP_SECONDS)},
+        {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(stop_seconds(config))},
         {"name": "LLM360_LOG_COPY", "value": CONTAINER_OUTPUT},
     ]
     container["volumeMounts"].append(_CONFIG_MOUNT)

@@ -33,8 +33,8 @@ PREFLIGHT_RETRY_SECONDS = 60.0
 """When a preflight that found something wrong is done again: the bucket, or the Secret, may have been put right."""
 REFUSED_SECONDS = 30.0
 """When to try again what Kubernetes refused: a quota or a right may have been granted."""
-STOP_WAIT_SECONDS = 45.0
-"""How long a driver that is being stopped may take before its pods go: its own limit, and some."""
+STOP_MARGIN_SECONDS = 15.0
+"""How long the pods of a driver that is being stopped stay beyond its own limit."""
 MAX_BACKOFF_SECONDS = 300.0
 NEW_CLUSTER_AFTER = 3
 """Failed jobs in a row after which the cluster itself is replaced: a pod may be sick in a way nobody sees."""
@@ -193,11 +193,11 @@ def tried_again(case: Case) -> Step | None:
 
 
 def suspended(case: Case) -> Step | None:
-    """The user wants the run to hold: the driver commits what it has, then the pods go."""
+    """The user wants the run to hold: the driver checkpoints what it has, then the pods go."""
     if not case.is_suspend_asked:
         return None
     if case.live_jobs or case.seen.preflight or case.seen.cluster is not None:
-        stopping = Verdict("Suspending", "SuspendAsked", "the driver commits its last records, then the pods go")
+        stopping = Verdict("Suspending", "SuspendAsked", "the driver writes a checkpoint and stops, then the pods go")
         step = _freed(case, stopping)
         return replace(step, actions=(*step.actions, *case.delete_preflight()))
     message = (
@@ -213,7 +213,8 @@ def _freed(case: Case, verdict: Verdict) -> Step:
     """
     begun = read_time(case.status.get("stopping")) or case.seen.now
     memory = (*_progress(case).items(), ("stopping", write_time(begun)))
-    may_take_time = (case.seen.now - begun).total_seconds() < STOP_WAIT_SECONDS
+    limit = STOP_MARGIN_SECONDS + (builders.stop_seconds(case.plan.config) if case.plan.config is not None else 0)
+    may_take_time = (case.seen.now - begun).total_seconds() < limit
     actions = case.delete_jobs()
     if not case.live_jobs and not (case.seen.driver is not None and may_take_time):
         actions = case.delete_cluster()
@@ -352,7 +353,7 @@ def replaced(case: Case) -> Step | None:
     if not cluster.is_deleting and cluster.digest == plan.digest:
         return None
     phase: Phase = "Recovering" if case.has_begun else "Starting"
-    first = "the driver commits its last records, then " if case.live_jobs or case.seen.driver else ""
+    first = "the driver writes a checkpoint and stops, then " if case.live_jobs or case.seen.driver else ""
     return _freed(case, Verdict(phase, "ClusterReplaced", f"{first}the pods make room for new ones"))
 
 

@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"run {args.name} is to hold already (phase {phase})")
     else:
         kubectl.set_suspend(args.name, True)
-        print(f"run {args.name} is asked to hold: its driver commits its last records, then its pods go")
+        print(f"run {args.name} is asked to hold: its driver writes a checkpoint and stops, then its pods go")
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from testbed import kubectl
 from testbed.layout import GPU
@@ -83,7 +85,9 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
 
     run.patch({"cluster": {"workers": {"replicas": 1}}})
     kubectl_llm360("resume", run)
-    run.wait_for_step(suspended["step"], STEP_SECONDS, suspended["attempt"] + 1)
+    run.wait_for_step(suspended["step"] + 1, STEP_SECONDS, suspended["attempt"] + 1)
+    *_, claim = json.loads(llm360("ls", run.uri, "-o", "json"))["attempts"]
+    assert claim["fromStep"] == suspended["step"], "a suspended run has no step to make again"
     assert len(run.pods("worker")) == 1
 
     run.wait_for_reason("Complete", DONE_SECONDS, "Succeeded")

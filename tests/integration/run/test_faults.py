@@ -62,6 +62,8 @@ def train_through_faults(start: Callable[[], Any], run: Any, moments: random.Ran
             assert run.last_line()["reason"] == "Interrupted"
             steps = [int(line["step"]) for line in run.lines() if line.get("event") == "step"]
             assert not steps or read().covers(1, steps[-1]), "an interrupted run commits its records"
+            if "which is checkpointed" in run.last_line()["message"]:
+                assert read().resume_point().step == steps[-1]
         run = start()
     assert run.end() == 0, run.log.read_text()[-4000:]
 
@@ -176,7 +178,11 @@ def test_the_newer_of_two_drivers_goes_on(
     newer.wait_for_step(1, attempt=2)
     newer.process.send_signal(signal.SIGINT)
     assert newer.end() == 128 + signal.SIGINT
-    assert read_history(prepared_store).attempt == 2
+    history = read_history(prepared_store)
+    assert history.attempt == 2
+    last = max(int(line["step"]) for line in newer.lines() if line.get("event") == "step")
+    assert history.resume_point().step == last, "its steps are checkpointed before it stops"
+    assert f"after step {last}, which is checkpointed" in newer.last_line()["message"]
     assert verify(prepared_store).returncode == 0
 
 

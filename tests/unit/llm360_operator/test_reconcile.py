@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from llm360.spec import resolved_from_json
 from llm360_operator import builders
 from llm360_operator.case import Create
-from llm360_operator.reconcile import STOP_WAIT_SECONDS
+from llm360_operator.reconcile import STOP_MARGIN_SECONDS
 from llm360_operator.seen import Job, Trouble
 
 
@@ -286,13 +287,17 @@ def test_what_a_driver_commits_while_it_stops_is_kept(training):
     assert (training.said[0], training.status["step"]) == ("Suspended", 9)
 
 
+def limit_of_ray(training):
+    return builders.stop_seconds(resolved_from_json(training.configs[training.status["config"]]))
+
+
 def test_a_driver_that_does_not_stop_is_waited_for_but_not_for_ever(training):
     training.change(suspend=True)
     training.step()
     training.jobs.clear()
     training.preflight = None
     assert kinds(training.step()) == []
-    training.pass_time(46)
+    training.pass_time(limit_of_ray(training) + STOP_MARGIN_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
 
 
@@ -396,7 +401,9 @@ def test_a_change_that_is_taken_back_before_the_pods_are_gone_stops_nothing_else
 def test_a_driver_that_does_not_stop_is_not_waited_for_any_longer(training):
     ask_to_stop(training)
     assert kinds(training.step()) == []
-    training.pass_time(STOP_WAIT_SECONDS)
+    training.pass_time(limit_of_ray(training))
+    assert kinds(training.step()) == [], "Ray itself ends it first"
+    training.pass_time(STOP_MARGIN_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
 
 

@@ -43,6 +43,7 @@ MAY_SHOW = {
     "RayCluster.metadata.annotations.llm360.ai/digest",
     "RayCluster.metadata.labels.kueue.x-k8s.io/queue-name",
     "RayCluster.spec.suspend",
+    f"{HEAD}.containers.0.env.1.value",  # recovery.stopSeconds
     f"{WORKERS}.replicas",
     f"{WORKERS}.minReplicas",
     f"{WORKERS}.maxReplicas",

@@ -31,7 +31,8 @@ examples:
 
 The same command again goes on where the run was interrupted, and says so where it is complete.
 The last line on standard error is JSON {"reason", "message"} where the run did not end well.
-A first Ctrl-C or SIGTERM commits the records so far and stops; a second one stops at once.
+A first Ctrl-C or SIGTERM checkpoints the steps so far (recovery.stopSeconds bounds the time) and stops; a second
+one stops at once.
 
 exit codes:
   0 complete · 1 failed · 2 bad input · 3 a newer attempt owns the run · 4 attempts exhausted

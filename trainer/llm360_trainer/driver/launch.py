@@ -310,6 +310,7 @@ class Launch:
         # Torch is imported here and not before: meanwhile the recorder's process starts beside this one.
         from llm360_trainer.driver.fit import fit
 
+        self._tell_at = 0.0
         self._fit_error: BaseException | None = None
         self._fit = threading.Thread(target=self._run_fit, args=(fit,), name="ray-train", daemon=True)
 
@@ -317,7 +318,6 @@ class Launch:
         """Train until the recorder has an outcome, Ray Train gives up, or a signal asks to stop."""
         self._interruption.is_deferred = True
         self._fit.start()
-        asked_to_stop = False
         while True:
             update: Update = ray.get(self._recorder.drain.remote())
             self._show(update)
@@ -325,15 +325,19 @@ class Launch:
                 return self._leave(update.outcome)
             if self._waiting is not None:
                 self._waiting.look()
-            if self._interruption.signal and not asked_to_stop:
-                asked_to_stop = True
-                number = self._interruption.signal
-                ray.get(self._recorder.interrupt.remote(SIGNAL_EXIT + number, number.name))
+            self._pass_signal_on()
             if not self._fit.is_alive():
                 final: Update = ray.get(self._recorder.drain.remote())
                 self._show(final)
                 return self._leave(final.outcome or Outcome(1, "RayTrainFailed", describe_fit_error(self._fit_error)))
             time.sleep(POLL_SECONDS)
+
+    def _pass_signal_on(self) -> None:
+        """Tell the recorder of a signal, and again once the ranks have had their time to write a checkpoint."""
+        number, now = self._interruption.signal, time.monotonic()
+        if number is not None and now >= self._tell_at:
+            self._tell_at = now + self._run.spec.recovery.stop_seconds
+            ray.get(self._recorder.interrupt.remote(SIGNAL_EXIT + number, number.name))
 
     def _leave(self, outcome: Outcome) -> Outcome:
         """Let the ranks leave, commit what is left, and show it."""

@@ -25,6 +25,7 @@ from llm360.release.layout import checkpoint_prefix, manifest_key
 from llm360.release.metrics import StepRecord, write_segment
 from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
+from llm360.report.text import counted
 from llm360.spec import ResolvedRun, resolved_from_json
 from llm360.storage import open_storage, wait_until_available
 from llm360_trainer.checkpoint.parts import CheckpointIncompleteError, RankPart, merge_parts
@@ -66,6 +67,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._outbox = Outbox()
         self._over = threading.Event()
+        self._is_store_away = False
+        self._stopping: Outcome | None = None  # once somebody wants the run to stop
         self._pending: list[StepRecord] = []
         self._batch: list[StepRecord] = []
         self._parts: dict[int, dict[int, RankPart]] = {}  # by step and rank
@@ -134,7 +137,9 @@ class Recorder:
             self._last_record = record
         self._outbox.record(record)
         self._metrics.observe(record, self._world)
-        return Command.STOP if self._over.is_set() else Command.CONTINUE
+        if self._over.is_set():
+            return Command.STOP
+        return Command.CHECKPOINT if self._stopping is not None else Command.CONTINUE
 
     def nonfinite(self, step: int, problem: str) -> Command:
         """Decide by `recovery.nonFinite` what becomes of a step whose loss or gradient is not finite."""
@@ -172,6 +177,19 @@ class Recorder:
         if is_complete:
             self._submit(lambda: self._commit_checkpoint(list(parts.values())))
 
+    def stopped(self, step: int) -> None:
+        """End the run for this driver, after the checkpoint of `step` finished steps, handed over before."""
+
+        def stopped() -> None:
+            assert self._stopping is not None, "ranks stop only when they are asked to"
+            outcome = self._stopping
+            if self._history().resume_point().step == step:
+                message = f"interrupted after step {step}, which is checkpointed; run it again to go on from there"
+                outcome = replace(outcome, message=message)
+            self._set_outcome(outcome)
+
+        self._commit_now(stopped)
+
     def finish(self) -> None:
         """Commit the end of the run, after everything that was handed over before."""
 
@@ -201,6 +219,7 @@ class Recorder:
             self._set_outcome(Outcome(exit_code, reason, message))
         else:
             self._say_failure()
+            self._stop_without_checkpoint()
 
     def group_failed(self, problem: str) -> None:
         """Count a worker group that died before it claimed an attempt, and end the run where `recovery` allows no more.
@@ -209,6 +228,7 @@ class Recorder:
             problem: What Ray Train says of it; told where no rank could say why it fails.
         """
         is_unexplained = self._attempts.group_failed()
+        self._stop_without_checkpoint()
         self._submit(lambda: self._count_group(problem if is_unexplained else ""))
 
     # -- asked by the driver and by watchers ---------------------------------------------------------------
@@ -218,14 +238,29 @@ class Recorder:
         return self._outbox.drain()
 
     def interrupt(self, exit_code: int, signal: str) -> None:
-        """End the run for this driver: ranks are told to stop, records kept so far are committed.
+        """End the run for this driver: after a checkpoint of the steps since the last one, or at once.
+
+        At once where nothing is lost by that, where no rank is at work or the store is away, so that no checkpoint
+        would be committed soon, and when it is asked for again. `flush` commits the records kept so far.
 
         Args:
             exit_code: The driver's.
             signal: Name of the signal that asks for it.
         """
-        self._outbox.say(f"{signal}: committing the records so far and stopping")
-        self._set_outcome(Outcome(exit_code, "Interrupted", "interrupted; run it again to go on"))
+        is_asked_again = self._stopping is not None
+        self._stopping = Outcome(exit_code, "Interrupted", "interrupted; run it again to go on")
+        seconds = self._run.spec.recovery.stop_seconds
+        if is_asked_again:
+            self._outbox.say(f"{signal}: the checkpoint is not committed in {seconds} s; stopping without it")
+        elif seconds and (steps := self._steps_at_stake()):
+            self._outbox.say(
+                f"{signal}: checkpointing the {counted(steps, 'step')} since the last checkpoint, then stopping"
+                f" (at most {seconds} s; once more stops at once)"
+            )
+            return
+        else:
+            self._outbox.say(f"{signal}: committing the records so far and stopping")
+        self._set_outcome(self._stopping)
 
     def flush(self) -> None:
         """Wait until everything handed over so far is committed, records included."""
@@ -260,6 +295,7 @@ class Recorder:
     # -- commits, all in one thread ------------------------------------------------------------------------
 
     def _begin(self, writer: TrainingWriter, group: GroupInfo) -> AttemptPlan | None:
+        self._stop_without_checkpoint()
         if self._writer is not None:
             self._commit_metrics()
             self._over.wait(self._run.spec.recovery.backoff_seconds)
@@ -372,12 +408,16 @@ class Recorder:
         except Exception as error:
             self._end(LLM360Error(f"the recorder failed: {type(error).__name__}: {error}", reason="RecorderFailed"))
         finally:
-            self._metrics.note_waiting(False)
+            self._note_waiting(False)
         return None
 
     def _say_waiting(self, text: str) -> None:
-        self._metrics.note_waiting(True)
+        self._note_waiting(True)
         self._outbox.say(text)
+
+    def _note_waiting(self, is_waiting: bool) -> None:
+        self._is_store_away = is_waiting
+        self._metrics.note_waiting(is_waiting)
 
     # -- small things --------------------------------------------------------------------------------------
 
@@ -416,6 +456,20 @@ class Recorder:
 
     def _history(self) -> History:
         return self._ledger.history()
+
+    def _steps_at_stake(self) -> int:
+        """Steps that would be made again if the run stopped now, and that a checkpoint soon would save."""
+        record, writer = self._last_record, self._writer
+        if record is None or writer is None or record.attempt != writer.attempt:
+            return 0  # this attempt has made none
+        if not self._attempts.is_training or self._is_store_away:
+            return 0
+        return max(0, record.step - self._known.resume_point().step)
+
+    def _stop_without_checkpoint(self) -> None:
+        """The ranks that were to write a checkpoint before they stop are gone."""
+        if self._stopping is not None:
+            self._set_outcome(self._stopping)
 
     def _note_head(self) -> None:
         """Keep what the ledger says now for `/status`, which must never wait for the store."""

@@ -99,6 +99,9 @@ class ReplayRecorder:
         with self._lock:
             self._digests[part.step] = Digests(manifest.model_digest, manifest.state_digest)
 
+    def stopped(self, step: int) -> None:
+        """Never told, since `record_step` asks for no checkpoint."""
+
     def finish(self) -> None:
         """All steps are made and all parts handed over."""
         self._outbox.end(Outcome(0, "Replayed", "every step of the segment was made"))

@@ -32,8 +32,8 @@ class LeaveLoop(Exception):  # noqa: N818  (not an error: how the loop is left e
     """The ranks agreed to leave the loop.
 
     Args:
-        command: STOP or REWIND.
-        step: The step of the run (from 0) that had them leave.
+        command: STOP, CHECKPOINT or REWIND.
+        step: The step of the run (from 0) that had them leave; of CHECKPOINT the last one that they have made.
         problem: Why, for REWIND.
     """
 
@@ -76,6 +76,7 @@ class Loop:
     options: StorageOptions
     device: torch.device
     _command: Command = Command.CONTINUE
+    _is_leaving: bool = False
     _stall_seconds: float = 0.0
     _last_end: float = field(default_factory=time.perf_counter)
     _watch: Watch = field(init=False)
@@ -87,7 +88,7 @@ class Loop:
         """Train from the plan's first step to its last.
 
         Raises:
-            LeaveLoop: the ranks agreed to stop, or to rewind.
+            LeaveLoop: the ranks agreed to stop, at once or after a checkpoint, or to rewind.
         """
         if plan.resume is None:
             self._checkpoint_if_due(self.stages[0], 0, plan)
@@ -103,7 +104,10 @@ class Loop:
                         self._pass_over(stage, stage_step, plan)
                     else:
                         self._train(stage, next(stream), plan)
-                    self._checkpoint_if_due(stage, stage.first_step + stage_step + 1, plan)
+                    finished = stage.first_step + stage_step + 1
+                    self._checkpoint_if_due(stage, finished, plan)
+                    if self._is_leaving and finished < self._last_step(plan):
+                        raise LeaveLoop(Command.CHECKPOINT, finished - 1)
         for part in self.writer.wait():
             self.recorder.checkpoint_part(part)
 
@@ -140,7 +144,11 @@ class Loop:
             rows.source,
             finished_steps=step - stage.moments_from,
             learning_rate=self._learning_rate(stage, rows.step),
-            flags=(float(self._command is Command.STOP), rows.wait_seconds / self.world),
+            flags=(
+                float(self._command is Command.STOP),
+                float(self._command is Command.CHECKPOINT),
+                rows.wait_seconds / self.world,
+            ),
         )
         self._watch.step_ended()
         if result.flags[0] > 0:
@@ -150,18 +158,22 @@ class Loop:
         self._hand_over(self._record(stage, rows.step, result, plan.attempt))
         if decision is not Command.CONTINUE:
             raise LeaveLoop(decision, step, problem)
+        self._is_leaving = result.flags[1] > 0
 
     def _pass_over(self, stage: StagePlan, stage_step: int, plan: AttemptPlan) -> None:
         """A step that the ledger skips: its rows are not read, the weights stay as they are, the step counts."""
         num_sources = len(stage.manifest.sources)
         zeros = (0.0,) * num_sources
-        nothing = StepResult(False, math.nan, 0, zeros, (0,) * num_sources, math.nan, (0.0, 0.0))
+        nothing = StepResult(False, math.nan, 0, zeros, (0,) * num_sources, math.nan, (0.0, 0.0, 0.0))
         self._hand_over(self._record(stage, stage_step, nothing, plan.attempt))
 
     def _hand_over(self, record: StepRecord) -> None:
         if self.rank == 0:
             self._command = self.recorder.record_step(record)
         self._stall_seconds = 0.0
+
+    def _last_step(self, plan: AttemptPlan) -> int:
+        return self.stages[-1].last_step if plan.last_step is None else plan.last_step
 
     def _learning_rate(self, stage: StagePlan, stage_step: int) -> float:
         return self.run.stages[stage.index].schedule.rate(stage_step, stage.num_steps)
@@ -180,6 +192,7 @@ class Loop:
             stage.publishes(self.run.spec.checkpoints, step)
             or (resume_every is not None and step > 0 and step % resume_every == 0)
             or step == plan.last_step
+            or self._is_leaving
         )
         if is_due:
             self._stall_seconds += self.writer.start(
@@ -211,7 +224,7 @@ class Loop:
             mfu=model_flops_utilization(
                 self.config, stage.manifest.predictions, tokens_per_second, self.device, self.world
             ),
-            data_wait_seconds=result.flags[1],
+            data_wait_seconds=result.flags[2],
             checkpoint_stall_seconds=self._stall_seconds,
             memory_bytes=peak_memory_bytes(self.device),
             skipped=not result.finite,

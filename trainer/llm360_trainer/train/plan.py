@@ -26,6 +26,8 @@ class Command(StrEnum):
     """Go on with the next step; after a non-finite one: leave the weights as they are and count it as finished."""
     STOP = "stop"
     """Leave the loop at once: the run is fenced, interrupted, halted or has failed; the driver knows why."""
+    CHECKPOINT = "checkpoint"
+    """Finish one more step, checkpoint what it led to, and leave the loop: somebody wants the run to stop."""
     REWIND = "rewind"
     """Ask for a new plan: back to the last checkpoint, the offending step left out."""
 
@@ -178,6 +180,9 @@ class Recorder(Protocol):
 
     def checkpoint_part(self, part: RankPart) -> None:
         """Hand over what this rank wrote of a checkpoint."""
+
+    def stopped(self, step: int) -> None:
+        """All ranks have left after `step` finished steps, its checkpoint handed over; returns when it is committed."""
 
     def finish(self) -> None:
         """All steps are done and all parts handed over; returns when the end is committed."""

@@ -74,13 +74,17 @@ class Worker:
         try:
             loop.run_attempt(plan)
         except LeaveLoop as left:
-            if left.command is not Command.REWIND:
+            if left.command is Command.STOP:
                 return None
             step, problem = left.step, left.problem
             for part in loop.writer.wait():
                 self.recorder.checkpoint_part(part)
             dist.barrier()
-            return self._agree(lambda: self.recorder.rewind(step, problem))
+            if left.command is Command.REWIND:
+                return self._agree(lambda: self.recorder.rewind(step, problem))
+            if self.rank == 0:
+                self.recorder.stopped(step + 1)
+            return None
         dist.barrier()
         if self.rank == 0:
             self.recorder.finish()

@@ -232,6 +232,95 @@ def test_an_older_attempts_own_checkpoints_are_no_reason_to_start_again(
     assert (plan.first_step, plan.needs_new_attempt) == (4, False)
 
 
+def test_who_is_asked_to_stop_checkpoints_the_steps_since_the_last_checkpoint(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, make_part: Any, train_to: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run("recovery.stopSeconds=77"))
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 6)
+    recorder.interrupt(143, "SIGTERM")
+    update = recorder.drain()
+    assert update.outcome is None
+    assert "SIGTERM: checkpointing the 2 steps since the last checkpoint" in update.events[-1].text
+    assert "at most 77 s" in update.events[-1].text
+    assert recorder.record_step(make_record(7)) is Command.CHECKPOINT
+    recorder.checkpoint_part(make_part(7))
+    recorder.stopped(7)
+    outcome = recorder.drain().outcome
+    assert (outcome.exit_code, outcome.reason) == (143, "Interrupted")
+    assert outcome.message == "interrupted after step 7, which is checkpointed; run it again to go on from there"
+    assert [(c.step, c.body.published) for c in history(store).branch] == [(4, True), (7, False)]
+    assert history(store).covers(1, 7)
+    assert start_recorder(make_run()).begin_attempt(group).first_step == 7
+    assert verify(open_storage(str(store)), bytes="none").ok
+
+
+def test_a_checkpoint_that_was_not_committed_is_not_claimed_at_the_end(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, make_part: Any, train_to: Any
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 2)
+    recorder.interrupt(130, "SIGINT")
+    recorder.checkpoint_part(make_part(3).model_copy(update={"groups": ()}))
+    recorder.stopped(3)
+    assert recorder.drain().outcome.message == "interrupted; run it again to go on"
+
+
+def test_who_is_asked_to_stop_once_more_stops_at_once(
+    make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, train_to: Any, store: Path
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 2)
+    recorder.interrupt(143, "SIGTERM")
+    recorder.interrupt(143, "SIGTERM")
+    update = recorder.drain()
+    assert "the checkpoint is not committed in 120 s; stopping without it" in update.events[-1].text
+    assert update.outcome.exit_code == 143
+    assert recorder.record_step(make_record(3)) is Command.STOP
+    recorder.flush()
+    assert history(store).covers(1, 3)
+
+
+@pytest.mark.parametrize("case", ["nothing made", "nothing new", "group gone", "store away", "not wanted", "new group"])
+def test_who_has_nothing_to_checkpoint_stops_at_once(
+    case: str, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    recorder = start_recorder(
+        make_run("recovery.backoffSeconds=0", f"recovery.stopSeconds={120 * (case != 'not wanted')}")
+    )
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, {"nothing made": 0, "nothing new": 4}.get(case, 6))
+    if case == "group gone":
+        recorder.group_failed("rank 0 died")
+    elif case == "store away":
+        recorder._say_waiting("no answer")
+    elif case == "new group":
+        recorder.begin_attempt(group)
+    recorder.interrupt(130, "SIGINT")
+    update = recorder.drain()
+    assert update.events[-1].text == "SIGINT: committing the records so far and stopping"
+    assert update.outcome.exit_code == 130
+
+
+@pytest.mark.parametrize("end", ["a rank fails", "the group dies", "another group starts"])
+def test_ranks_that_die_before_their_last_checkpoint_are_not_waited_for(
+    end: str, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    recorder = start_recorder(make_run())
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 2)
+    recorder.interrupt(130, "SIGINT")
+    if end == "a rank fails":
+        recorder.fail("OSError: disk full", "WorkerFailed", 1)
+    elif end == "the group dies":
+        recorder.group_failed("rank 0 died")
+    else:
+        assert recorder.begin_attempt(group) is None
+    assert recorder.drain().outcome.exit_code == 130
+
+
 def test_what_ranks_of_an_older_group_hand_over_is_not_taken_in(
     make_run: Any, start_recorder: Any, group: GroupInfo, make_record: Any, make_part: Any, train_to: Any, store: Path
 ) -> None:

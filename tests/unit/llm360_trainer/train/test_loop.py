@@ -206,6 +206,52 @@ def test_a_wish_to_stop_is_obeyed_at_the_next_step(
     assert step.updates == [0, 1], "the wish travels with the step after the one whose record brought it"
 
 
+@pytest.mark.parametrize("at", [1, 4, 6])
+def test_who_is_asked_to_stop_makes_one_more_step_and_a_checkpoint(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path, at: int
+) -> None:
+    run = make_run()
+    recorder, step = start_recorder(run), FakeStep(set())
+    loop = make_loop(run, recorder, step)
+    plan = recorder.begin_attempt(group)
+    ask_to_stop_with(recorder, at)
+    with pytest.raises(LeaveLoop) as left:
+        loop.run_attempt(plan)
+    assert (left.value.command, left.value.step) == (Command.CHECKPOINT, at)
+    recorder.stopped(at + 1)
+    assert step.updates == list(range(at + 1))
+    assert open_release(open_storage(str(store))).history().resume_point().step == at + 1
+    assert table(store)["step"] == list(range(1, at + 2))
+    plan = start_recorder(run).begin_attempt(group)
+    assert plan.first_step == at + 1
+
+
+def test_who_is_asked_to_stop_in_the_last_step_completes_the_run(
+    make_run: Any, start_recorder: Any, group: Any, make_loop: Any, store: Path
+) -> None:
+    run = make_run()
+    recorder = start_recorder(run)
+    ask_to_stop_with(recorder, 7)
+    make_loop(run, recorder, FakeStep(set())).run_attempt(recorder.begin_attempt(group))
+    recorder.finish()
+    assert recorder.drain().outcome.exit_code == 0
+
+
+def ask_to_stop_with(recorder: Any, step: int) -> None:
+    """Have the recorder asked to stop when it is given the record of a step."""
+    take_in = recorder.record_step
+
+    def record_step(record: Any) -> Command:
+        answer: Command = take_in(record)
+        if record.step == step:
+            recorder.flush()  # the checkpoint of this very step, if there is one
+            recorder.interrupt(130, "SIGINT")
+            answer = Command.STOP if recorder.drain().outcome else Command.CHECKPOINT
+        return answer
+
+    recorder.record_step = record_step
+
+
 class Moments:
     """As much of AdamW as a stage's start touches; remembers at which update it was set back."""
 
