@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from llm360.errors import AttemptsExhaustedError, IntegrityError, LLM360Error
 from llm360.release.create import open_release
@@ -27,9 +25,10 @@ from llm360.release.prune import apply_retention
 from llm360.release.writer import TrainingWriter
 from llm360.report.text import counted
 from llm360.spec import ResolvedRun, resolved_from_json
-from llm360.storage import open_storage, wait_until_available
+from llm360.storage import open_storage
 from llm360_trainer.checkpoint.parts import CheckpointIncompleteError, RankPart, merge_parts
 from llm360_trainer.driver.attempts import Attempts
+from llm360_trainer.driver.commits import Commits
 from llm360_trainer.driver.environment import describe_environment
 from llm360_trainer.driver.labels import checkpoint_labels
 from llm360_trainer.driver.messages import Outbox, Outcome, RecorderInput, Update
@@ -46,8 +45,6 @@ METRICS_SECONDS = 300.0
 
 FENCE_SECONDS = 5.0
 """How often the ledger is looked at for a newer attempt; the ledger's contract asks for at least every 10 s."""
-
-T = TypeVar("T")
 
 
 class Recorder:
@@ -67,7 +64,6 @@ class Recorder:
         self._lock = threading.Lock()
         self._outbox = Outbox()
         self._over = threading.Event()
-        self._is_store_away = False
         self._stopping: Outcome | None = None  # once somebody wants the run to stop
         self._pending: list[StepRecord] = []
         self._batch: list[StepRecord] = []
@@ -77,8 +73,8 @@ class Recorder:
         self._last_record: StepRecord | None = None
         self._attempts = Attempts(self._run.spec.recovery.max_attempts)
         self._started = time.time()
-        self._commits = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._metrics = RunMetrics(self._run, given.stages, self._known, self._outbox.say)
+        self._commits = Commits(self._over, self._outbox.say, self._metrics.note_waiting, self._end)
         self._service = StatusService(
             self.status,
             self._metrics.registry,
@@ -96,7 +92,7 @@ class Recorder:
     def begin_attempt(self, group: GroupInfo) -> AttemptPlan | None:
         """Claim an attempt for a worker group that has just started; None where it has nothing to do."""
         writer = TrainingWriter(self._ledger)
-        return self._commit_now(lambda: self._begin(writer, group))
+        return self._commits.now(lambda: self._begin(writer, group))
 
     def fall_back(self, refused: str, problem: str) -> AttemptPlan | None:
         """Record that a checkpoint does not verify, and plan from the newest before it."""
@@ -106,7 +102,7 @@ class Recorder:
             refuse(self._claimed(), self._ledger, checkpoint, problem, self._outbox.say)
             return self._plan()
 
-        return self._commit_now(fall_back)
+        return self._commits.now(fall_back)
 
     def rewind(self, step: int, problem: str) -> AttemptPlan | None:
         """Record that `step` (of the run, from 0) is left out from now on, and plan from the last checkpoint."""
@@ -122,7 +118,7 @@ class Recorder:
             )
             return self._plan()
 
-        return self._commit_now(rewind)
+        return self._commits.now(rewind)
 
     def record_step(self, record: StepRecord) -> Command:
         """Take a finished step in; only here is known which rank has used the most memory.
@@ -156,7 +152,7 @@ class Recorder:
             )
             return Command.STOP
         stage = self._stage_of(step)
-        self._submit(
+        self._commits.later(
             lambda: self._claimed().skip(
                 step, stage.tokens_after(step), stage.index, [step - stage.first_step], problem
             )
@@ -175,7 +171,7 @@ class Recorder:
             if is_complete:
                 del self._parts[part.step]
         if is_complete:
-            self._submit(lambda: self._commit_checkpoint(list(parts.values())))
+            self._commits.later(lambda: self._commit_checkpoint(list(parts.values())))
 
     def stopped(self, step: int) -> None:
         """End the run for this driver, after the checkpoint of `step` finished steps, handed over before."""
@@ -188,7 +184,7 @@ class Recorder:
                 outcome = replace(outcome, message=message)
             self._set_outcome(outcome)
 
-        self._commit_now(stopped)
+        self._commits.now(stopped)
 
     def finish(self) -> None:
         """Commit the end of the run, after everything that was handed over before."""
@@ -200,7 +196,7 @@ class Recorder:
             self._note_head()
             self._set_outcome(Outcome(0, "Complete", f"{self._run.name} is complete"))
 
-        self._commit_now(finish)
+        self._commits.now(finish)
 
     def report(self, report: WorkerReport) -> None:
         """Take in and show what a rank says of itself."""
@@ -229,7 +225,7 @@ class Recorder:
         """
         is_unexplained = self._attempts.group_failed()
         self._stop_without_checkpoint()
-        self._submit(lambda: self._count_group(problem if is_unexplained else ""))
+        self._commits.later(lambda: self._count_group(problem if is_unexplained else ""))
 
     # -- asked by the driver and by watchers ---------------------------------------------------------------
 
@@ -265,7 +261,7 @@ class Recorder:
     def flush(self) -> None:
         """Wait until everything handed over so far is committed, records included."""
         if self._writer is not None:
-            self._commit_now(self._commit_metrics, even_if_over=True)
+            self._commits.now(self._commit_metrics, even_if_over=True)
 
     def tell_end(self, seconds: float) -> None:
         """Wait until whoever follows `/status` or `/metrics` has read how the run ended; at once where nobody does."""
@@ -280,7 +276,7 @@ class Recorder:
         """Stop serving and watching; what is under way is left."""
         self._over.set()
         self._service.close()
-        self._commits.shutdown(wait=False, cancel_futures=True)
+        self._commits.close()
 
     def port(self) -> int:
         """The port of `/status` and `/metrics`."""
@@ -390,35 +386,6 @@ class Recorder:
         apply_retention(writer, keep_state=self._run.spec.checkpoints.keep_state)
         self._note_head()
 
-    def _commit_now(self, commit: Callable[[], T], *, even_if_over: bool = False) -> T | None:
-        """Have the commit thread do it after all that was asked for before; None where the run is over."""
-        return self._submit(commit, even_if_over=even_if_over).result()
-
-    def _submit(self, commit: Callable[[], T], *, even_if_over: bool = False) -> Future[T | None]:
-        return self._commits.submit(self._guarded, commit, even_if_over)
-
-    def _guarded(self, commit: Callable[[], T], even_if_over: bool) -> T | None:
-        """Run a commit, waiting for the store where it is away; a failure ends the run."""
-        if self._over.is_set() and not even_if_over:
-            return None
-        try:
-            return wait_until_available(commit, say=self._say_waiting)
-        except LLM360Error as error:
-            self._end(error)
-        except Exception as error:
-            self._end(LLM360Error(f"the recorder failed: {type(error).__name__}: {error}", reason="RecorderFailed"))
-        finally:
-            self._note_waiting(False)
-        return None
-
-    def _say_waiting(self, text: str) -> None:
-        self._note_waiting(True)
-        self._outbox.say(text)
-
-    def _note_waiting(self, is_waiting: bool) -> None:
-        self._is_store_away = is_waiting
-        self._metrics.note_waiting(is_waiting)
-
     # -- small things --------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -435,7 +402,7 @@ class Recorder:
                     self._end(error)
             if time.monotonic() - last_commit >= METRICS_SECONDS:
                 last_commit = time.monotonic()
-                self._submit(self._commit_metrics)
+                self._commits.later(self._commit_metrics)
 
     def _claimed(self) -> TrainingWriter:
         assert self._writer is not None, "an attempt is claimed before anything is committed"
@@ -462,7 +429,7 @@ class Recorder:
         record, writer = self._last_record, self._writer
         if record is None or writer is None or record.attempt != writer.attempt:
             return 0  # this attempt has made none
-        if not self._attempts.is_training or self._is_store_away:
+        if not self._attempts.is_training or self._commits.is_store_away:
             return 0
         return max(0, record.step - self._known.resume_point().step)
 
