@@ -40,6 +40,9 @@ _NAME = "{{ $labels.namespace }}/{{ $labels.run }}"
 _LOSS_RISE = f"{RUN} (avg_over_time(llm360_train_loss[5m]) - avg_over_time(llm360_train_loss[1h] offset 5m))"
 _OWN_RATE = "max by (namespace, run, rank) (rate(llm360_worker_own_seconds_total[10m]))"
 _RATE = "quantile_over_time(0.5, llm360_train_tokens_per_second"
+_ALL = "sum by (namespace, run)"
+_OPEN = """llm360_run_evaluations{state=~"running|waiting"}"""
+_SETTLED = """increase(llm360_run_evaluations{state=~"done|failed"}[6h])"""
 
 RUN_ALERTS = (
     Alert(
@@ -123,12 +126,22 @@ unless {RUN} (max_over_time(llm360_checkpoint_step[1h])) > {_OLDEST} (min_over_t
         "0s",
         f"Run {_NAME} was started again three times within an hour without a new checkpoint.",
     ),
+    # A healthy run, too, often has some open, for each checkpoint opens evaluations. They are done oldest first: where
+    # fewer were settled in six hours than were open before, one has been open for all that time. While they get fewer
+    # they are caught up with, as after a task was added to many checkpoints. Where a count falls, as after a rewind,
+    # `increase` finds too much, and the alert may be late. What has failed is tried again only after somebody changes
+    # the run. `spec.suspend` holds evaluations; a run whose pods gave way to others, or that has ended, is evaluated.
     Alert(
         "LLM360EvaluationLagging",
         "warning",
-        f"{RUN} (llm360_evaluations_pending) > 0",
-        "6h",
-        f"Checkpoints of run {_NAME} have waited for their evaluation for six hours.",
+        f"""(
+  {_ALL} ({_OPEN} offset 6h) > {_ALL} ({_SETTLED})
+  and {_ALL} ({_OPEN}) >= {_ALL} ({_OPEN} offset 6h)
+  or {RUN} (llm360_run_evaluations{{state="failed"}}) > 0
+)
+unless {RUN} (max_over_time(llm360_run_phase{{reason="SuspendAsked"}}[6h])) == 1""",
+        "15m",
+        f"Evaluations of run {_NAME} have failed, or have been due for six hours and do not get fewer.",
     ),
     Alert(
         "LLM360IntegrityFailed",

@@ -158,21 +158,12 @@ _RECORD = (
         "none",
         "Sequence number of the ledger's newest entry: it only ever grows.",
         (Query(last("llm360_ledger_sequence"), "sequence"),),
-        width=8,
     ),
     Panel(
         "Object store",
         "bool_yes_no",
         "Whether a commit waits for the store.",
         (Query(last("llm360_storage_waiting"), "waits"),),
-        width=8,
-    ),
-    Panel(
-        "Evaluations that are due",
-        "none",
-        "Published checkpoints times tasks that have no entry in the ledger yet.",
-        (Query(last("llm360_evaluations_pending"), "pending"),),
-        width=8,
     ),
 )
 

@@ -144,7 +144,6 @@ RUN = (
 
 LIVE = (
     Metric("llm360_checkpoint_due_step", "gauge", "First step after the newest checkpoint that asks for another."),
-    Metric("llm360_evaluations_pending", "gauge", "Evaluations of published checkpoints that are due and not there."),
     Metric("llm360_storage_waiting", "gauge", "1 while a commit waits for the object store, else 0."),
     Metric("llm360_worker_step_seconds", "gauge", "Wall time of a rank's last step.", _RANK),
     Metric(

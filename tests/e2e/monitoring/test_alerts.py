@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,35 @@ LABELS = {"namespace": "ml", "run": "amber"}
 
 Series = dict[str, str]
 """Values in promtool's notation by a metric's name, with further labels where it has some."""
+
+
+def over_time(count: Callable[[int], int | str]) -> str:
+    """The values of 61 samples, each by its number; `_` where there is none."""
+    return " ".join(str(count(number)) for number in range(61))
+
+
+def evaluations(pod: str = "operator", **states: str) -> Series:
+    """How many of a run's checkpoints are in which state of their evaluation, as the operator's pod says."""
+    of_state = {"done": "3x500", "running": "0x500", "waiting": "0x500", "failed": "0x500"} | states
+    return {f'llm360_run_evaluations{{pod="{pod}",state="{state}"}}': values for state, values in of_state.items()}
+
+
+HANGING = evaluations(running="0x10 1x490", waiting="0x30 1x470")
+"""One is running and does not end; the next waits for it."""
+
+LAGGING = evaluations(
+    done=over_time(lambda i: i // 4),
+    running="1x60",
+    waiting=over_time(lambda i: i // 2 - i // 4),
+)
+"""By half hours: checkpoints come every hour, and evaluating one takes two."""
+
+CATCHING_UP = evaluations(
+    done=over_time(lambda i: 40 if i < 4 else (i - 4) // 2),
+    running=over_time(lambda i: int(i >= 4)),
+    waiting=over_time(lambda i: 0 if i < 4 else 39 - (i - 4) // 2),
+)
+"""By half hours: a task is added to those of a run that has forty checkpoints."""
 
 # Alert: minutes at which it fires on the series; its labels besides the run's; minutes between samples.
 FIRES: list[tuple[str, Series, int, dict[str, str], int]] = [
@@ -49,7 +79,24 @@ FIRES: list[tuple[str, Series, int, dict[str, str], int]] = [
         {},
         1,
     ),
-    ("LLM360EvaluationLagging", {"llm360_evaluations_pending": "2x500"}, 400, {}, 1),
+    ("LLM360EvaluationLagging", HANGING, 400, {}, 1),
+    (
+        "LLM360EvaluationLagging",  # also after the run's end
+        HANGING
+        | {'llm360_run_phase{phase="Training"}': "1x50 _x450", 'llm360_run_phase{phase="Succeeded"}': "_x50 1x450"},
+        400,
+        {},
+        1,
+    ),
+    (
+        "LLM360EvaluationLagging",  # a queue takes the training's pods, not the evaluations'
+        HANGING | {'llm360_run_phase{phase="Suspended",reason="Preempted"}': "1x500"},
+        400,
+        {},
+        1,
+    ),
+    ("LLM360EvaluationLagging", LAGGING, 1500, {}, 30),
+    ("LLM360EvaluationLagging", evaluations(failed="0x10 1x50"), 30, {}, 1),
     ("LLM360IntegrityFailed", {"llm360_checkpoint_refused_total": "0x10 1x10"}, 15, {}, 1),
     ("LLM360IntegrityFailed", {'llm360_run_phase{phase="Failed",reason="Fenced"}': "1x10"}, 5, {}, 1),
     ("LLM360OperatorDown", {}, 10, {}, 1),
@@ -71,7 +118,10 @@ QUIET = {
     "llm360_nonfinite_total": 0,
     "llm360_checkpoint_refused_total": 0,
     "llm360_storage_waiting": 0,
-    "llm360_evaluations_pending": 0,
+    'llm360_run_evaluations{state="done"}': 3,
+    'llm360_run_evaluations{state="running"}': 0,
+    'llm360_run_evaluations{state="waiting"}': 0,
+    'llm360_run_evaluations{state="failed"}': 0,
     'llm360_run_phase{phase="Training",reason="Training"}': 1,
 }
 """What a healthy run says all along."""
@@ -93,7 +143,48 @@ SILENT: list[tuple[str, Series, int]] = [
     ("LLM360StorageUnavailable", {"llm360_storage_waiting": "0x5 1x3 0x30"}, 1),
     ("LLM360AttemptsBurning", {"llm360_attempt": "1x10 2x10 3x10 4x10", "llm360_checkpoint_step": "50+5x40"}, 1),
     ("LLM360AttemptsBurning", {"llm360_attempt": "1x60 2x60 3x60 4x60", "llm360_checkpoint_step": "500x240"}, 1),
-    ("LLM360EvaluationLagging", {"llm360_evaluations_pending": "2x100 0x100 2x300"}, 1),
+    ("LLM360EvaluationLagging", evaluations(running="1x60", waiting="2x60"), 5),  # not for six hours yet
+    (
+        "LLM360EvaluationLagging",  # some are always open, but none for long
+        evaluations(done=over_time(lambda i: i), running="1x60", waiting=over_time(lambda i: i % 2)),
+        30,
+    ),
+    (
+        "LLM360EvaluationLagging",  # the same, and the operator's pod is another after half of the time
+        evaluations("a", done=over_time(lambda i: i if i < 30 else "_"), running="1x29", waiting="1x29")
+        | evaluations("b", done=over_time(lambda i: i if i >= 30 else "_"), running="_x30 1x30", waiting="_x30 1x30"),
+        30,
+    ),
+    (
+        "LLM360EvaluationLagging",  # a checkpoint every eight hours, and five to evaluate it
+        evaluations(done=over_time(lambda i: (i + 6) // 16), running=over_time(lambda i: int(i % 16 < 10))),
+        30,
+    ),
+    ("LLM360EvaluationLagging", CATCHING_UP, 30),
+    (
+        "LLM360EvaluationLagging",  # nothing is evaluated while the run is suspended; then each takes three hours
+        evaluations(
+            done=over_time(lambda i: 3 + max(0, i - 41) // 6),
+            running=over_time(lambda i: int(i > 40)),
+            waiting=over_time(lambda i: 4 if i <= 40 else 3 - (i - 41) // 6),
+        )
+        | {'llm360_run_phase{phase="Suspended",reason="SuspendAsked"}': "1x40 _x20"},
+        30,
+    ),
+    (
+        "LLM360EvaluationLagging",  # a rewind takes back what was evaluated, and what was open
+        evaluations(
+            done=over_time(lambda i: i if i < 30 else i - 20),
+            running="1x60",
+            waiting=over_time(lambda i: i % 2 + 3 * (i < 30)),
+        ),
+        30,
+    ),
+    (
+        "LLM360EvaluationLagging",  # what lagged is no longer asked for
+        evaluations(done="3x22 _x38", running="0x11 1x10 _x38", waiting="0x22 _x38", failed="0x22 _x38"),
+        30,
+    ),
     ("LLM360IntegrityFailed", {"llm360_checkpoint_refused_total": "0x90"}, 1),
     ("LLM360OperatorDown", {"llm360_operator_tick_age_seconds": "1x60"}, 1),
     (
@@ -172,7 +263,7 @@ def test_each_fires_when_it_should(check):
 def test_each_is_silent_when_it_should(check):
     tests = []
     for name, series, interval in SILENT:
-        times = [{"eval_time": f"{minute}m", "alertname": name} for minute in range(0, 61 * interval, 5 * interval)]
+        times = [{"eval_time": f"{minute}m", "alertname": name} for minute in range(0, 61 * interval, interval)]
         series_of = input_series(series, labels_of(BY_NAME[name]))
         tests.append({"interval": f"{interval}m", "input_series": series_of, "alert_rule_test": times})
     assert {name for name, *_ in SILENT} == set(BY_NAME)

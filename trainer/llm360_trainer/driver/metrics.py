@@ -17,7 +17,6 @@ from llm360.release.history import History
 from llm360.release.metrics import StepRecord
 from llm360.spec import ResolvedRun
 from llm360.spec.checkpoints import Checkpoints
-from llm360.spec.evaluation import Evaluation
 from llm360_trainer.train.plan import StagePlan, WorkerReport
 
 
@@ -61,7 +60,7 @@ class RunMetrics:
             on.counter("llm360_worker_data_wait_seconds_total", rank=rank).inc(report.data_wait_seconds)
 
     def note_ledger(self, history: History) -> None:
-        """Take in the entries that are new, and with them when the next checkpoint is due and what is not evaluated."""
+        """Take in the entries that are new, and with them when the next checkpoint is due."""
         with self._safely():
             for entry in history.entries[self._num_entries :]:
                 for reading in of_entry(entry):
@@ -69,8 +68,6 @@ class RunMetrics:
             self._num_entries = len(history.entries)
             due = due_step(self._stages, self._spec.checkpoints, history)
             self._collectors.gauge("llm360_checkpoint_due_step").set(math.inf if due is None else due)
-            pending = evaluations_pending(history, self._spec.evaluation)
-            self._collectors.gauge("llm360_evaluations_pending").set(pending)
 
     def note_waiting(self, is_waiting: bool) -> None:
         """Note whether a commit waits for the store."""
@@ -115,11 +112,3 @@ def due_step(stages: tuple[StagePlan, ...], checkpoints: Checkpoints, history: H
             if stage.publishes(checkpoints, step) or (every is not None and step > 0 and step % every == 0):
                 return step
     return None
-
-
-def evaluations_pending(history: History, evaluation: Evaluation) -> int:
-    """How many evaluations of published checkpoints on the branch are due and not in the ledger."""
-    published = {checkpoint.step: checkpoint for checkpoint in history.branch if checkpoint.body.published}
-    steps = evaluation.due(list(published), is_complete=history.complete is not None)
-    done = {(body.checkpoint, body.task, body.shots) for body in history.evals}
-    return sum((published[step].name, task.name, task.shots) not in done for step in steps for task in evaluation.tasks)

@@ -16,8 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llm360.errors import StorageUnavailableError
 from llm360.monitoring.catalogue import DRIVER
 from llm360.release.history import History
-from llm360.spec.evaluation import Task
-from llm360_trainer.driver.metrics import RunMetrics, due_step, evaluations_pending
+from llm360_trainer.driver.metrics import RunMetrics, due_step
 from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.driver.service import StatusService
 from llm360_trainer.train.plan import GroupInfo, StagePlan, WorkerReport
@@ -93,27 +92,10 @@ def test_when_a_checkpoint_is_due(make_run: Any, stage: StagePlan) -> None:
 
 
 class Checkpointed:
-    """As much of a checkpoint's entry as these sums ask for."""
+    """As much of a checkpoint's entry as `due_step` asks for."""
 
-    def __init__(self, step: int, published: bool = True) -> None:
-        self.step, self.name = step, f"sha256:{step}"
-        self.body = type("Body", (), {"published": published})
-
-
-def test_evaluations_are_pending_until_they_are_in_the_ledger(make_run: Any) -> None:
-    evaluation = make_run().spec.evaluation.model_copy(
-        update={"tasks": (Task(name="arc", shots=25),), "every_checkpoints": 2}
-    )
-    history = History()
-    assert evaluations_pending(history, evaluation) == 0
-    history.branch = [Checkpointed(step) for step in (1, 2, 3)]
-    assert evaluations_pending(history, evaluation) == 1  # of 2
-    history.complete = object()  # type: ignore[assignment]
-    assert evaluations_pending(history, evaluation) == 2  # and of the last
-    history.evals = [type("Eval", (), {"checkpoint": "sha256:3", "task": "arc", "shots": 0})]
-    assert evaluations_pending(history, evaluation) == 2  # of other shots
-    history.evals = [type("Eval", (), {"checkpoint": "sha256:3", "task": "arc", "shots": 25})]
-    assert evaluations_pending(history, evaluation) == 1
+    def __init__(self, step: int) -> None:
+        self.step = step
 
 
 def test_waiting_for_the_store_shows(
