@@ -1,50 +1,25 @@
 """What to do next for a run: a pure function of the run and of what is seen of its children.
 
-`reconcile` asks the rules below in the order of `RULES`; the first that has something to say decides. Each leads one
-step further and leaves the rest to the next round, unless there is nothing to wait for; a round that is cut off
-anywhere is simply taken again. What is evaluated meanwhile is decided beside them (`evaluation`).
+`reconcile` asks the rules (`rules`) in their order; the first that has something to say decides. A round that is cut
+off anywhere is simply taken again. What is evaluated meanwhile is decided beside them (`evaluation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
-from llm360.spec.cluster import duration_seconds
-from llm360.spec.status import Phase
-from llm360_operator import builders
-from llm360_operator.case import Action, Case, Create, Decision, Memory, Settings, Step
-from llm360_operator.evaluation import GOING_SECONDS, evaluate
-from llm360_operator.names import STATUS_PORT, cluster_name
+from llm360_operator.case import Case, Decision, Settings
+from llm360_operator.evaluation import evaluate
+from llm360_operator.names import cluster_name
 from llm360_operator.plan import Plan, make_plan
-from llm360_operator.progress import driver_progress, progress_text
-from llm360_operator.seen import Job, Seen, Trouble, read_time, write_time
+from llm360_operator.rules import FINAL_EXIT_CODES, is_judged, next_step
+from llm360_operator.seen import Seen
 from llm360_operator.verdict import FINAL, Verdict, condition
 
-POLL_SECONDS = 15.0
-"""How often the driver is asked how far it is."""
-SOON_SECONDS = 2.0
-"""When to look again at something that is about to happen."""
-WAIT_SECONDS = 10.0
-"""When to look again at something that takes its time, and of which no event may tell."""
-PREFLIGHT_RETRY_SECONDS = 60.0
-"""When a preflight that found something wrong is done again: the bucket, or the Secret, may have been put right."""
 REFUSED_SECONDS = 30.0
 """When to try again what Kubernetes refused: a quota or a right may have been granted."""
-STOP_MARGIN_SECONDS = 15.0
-"""How long the pods of a driver that is being stopped stay beyond its own limit."""
-MAX_BACKOFF_SECONDS = 300.0
-NEW_CLUSTER_AFTER = 3
-"""Failed jobs in a row after which the cluster itself is replaced: a pod may be sick in a way nobody sees."""
-KEPT_JOBS = 3
-FINAL_EXIT_CODES = (2, 3, 4)
-"""Of a driver for which trying again changes nothing: bad input, fenced, attempts exhausted."""
-
-NOT_STOPPING: Memory = (("stopping", None),)
-
-TRY_AGAIN = "put it right, then change the specification in any operation (or suspend the run and resume it)"
 
 
 def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
@@ -56,7 +31,7 @@ def reconcile(run: dict[str, Any], seen: Seen, settings: Settings) -> Decision:
         settings: The operator's.
     """
     case = _without_cut_off(Case(run, seen, make_plan(run, seen.configs, settings.trainer_image), settings))
-    step = _next_step(case)
+    step = next_step(case)
     verdict, plan = step.verdict, case.plan
     if plan.problem and verdict.phase not in FINAL and verdict.reason != plan.reason:
         # The last valid configuration goes on; that the object says something else must not stay unseen.
@@ -79,35 +54,12 @@ def _without_cut_off(case: Case) -> Case:
     driver itself has said that trying again changes nothing, that holds; so does what was counted before.
     """
     job, cluster = case.newest_job, case.seen.cluster
-    if job is None or job.state != "Failed" or job.exit_code in FINAL_EXIT_CODES or _is_judged(case, job):
+    if job is None or job.state != "Failed" or job.exit_code in FINAL_EXIT_CODES or is_judged(case, job):
         return case
     if not job.is_deleting and not (cluster is not None and cluster.is_suspended):
         return case
     jobs = tuple(replace(each, state="Active") if each is job else each for each in case.seen.jobs)
     return replace(case, seen=replace(case.seen, jobs=jobs))
-
-
-def _is_judged(case: Case, job: Job) -> bool:
-    """Whether a job's bad end was counted."""
-    return job.number <= int(case.status.get("judged", 0))
-
-
-def _next_step(case: Case) -> Step:
-    """What the first rule says that has something to say."""
-    return next(step for rule in RULES if (step := rule(case)) is not None)
-
-
-def _and_on(case: Case, memory: Memory, actions: tuple[Action, ...] = ()) -> Step:
-    """Go on in the same round: nothing has to be waited for, or stored, before the next step is taken.
-
-    Args:
-        case: The run.
-        memory: What is to be remembered; the next step is decided with it.
-        actions: What is done before that step's own.
-    """
-    following = replace(case, run=case.run | {"status": case.status | dict(memory)})
-    step = _next_step(following)
-    return replace(step, actions=(*actions, *step.actions), memory=(*memory, *step.memory))
 
 
 def refused(run: dict[str, Any], seen: Seen, message: str, memory: Mapping[str, Any]) -> Decision:
@@ -136,386 +88,3 @@ def _status(case: Case, verdict: Verdict, memory: dict[str, Any], evaluated: dic
     status["observedGeneration"] = generation
     status["rayCluster"] = cluster_name(case.name) if case.seen.cluster is not None else None
     return {key: value for key, value in status.items() if value is not None}
-
-
-def finished(case: Case) -> Step | None:
-    """A run that is over stays so; its pods go, at once or after the time that the user has for a look."""
-    if case.phase not in FINAL or (case.phase == "Failed" and case.is_changed and not case.plan.problem):
-        return None
-    said = condition(case.status, "Succeeded")
-    verdict = Verdict(case.phase, said["reason"], said["message"])
-    # An object that is wrong elsewhere does not try the run again; that it is to hold frees the pods all the same.
-    is_kept = case.phase == "Failed" and case.seen.cluster is not None and not case.is_suspend_asked
-    left = _seconds_kept(case) if is_kept else 0.0
-    if left > 0:
-        return Step(verdict, case.delete_preflight(), left)
-    actions = (
-        *case.delete_jobs(),
-        *case.delete_old_jobs(KEPT_JOBS),
-        *case.delete_cluster(),
-        *case.delete_preflight(),
-    )
-    is_clean = case.seen.cluster is None and case.seen.preflight is None and not actions
-    return Step(verdict, actions, None if is_clean else WAIT_SECONDS)
-
-
-def _seconds_kept(case: Case) -> float:
-    """How long the pods of a failed run stay from now on."""
-    stated = case.run["spec"].get("cluster", {}).get("keepOnFailure")
-    seconds = duration_seconds(stated) if stated else 0
-    if not stated and case.plan.config is not None:
-        seconds = case.plan.config.spec.cluster.keep_on_failure_seconds
-    return (case.since("Succeeded") + timedelta(seconds=seconds) - case.seen.now).total_seconds()
-
-
-def succeeded(case: Case) -> Step | None:
-    """The driver has said that the release is complete. The status is stored first; then the pods go."""
-    job = case.newest_job
-    if job is None or job.state != "Succeeded":
-        return None
-    uri = case.run["spec"].get("storage", {}).get("uri", "")
-    message = f"the release is complete; check it with: llm360 verify {uri}"
-    memory = (
-        ("step", case.status.get("totalSteps")),
-        ("submission", job.number),
-        ("estimatedCompletion", None),
-        *NOT_STOPPING,
-    )
-    return Step(Verdict("Succeeded", "Complete", message), wait=0.0, memory=memory)
-
-
-def tried_again(case: Case) -> Step | None:
-    """The object of a failed run was changed: what went wrong before is forgiven."""
-    if case.phase != "Failed":
-        return None
-    memory = (("failures", None), ("failedAtStep", None), ("judged", case.submission))
-    return Step(Verdict("Recovering", "TriedAgain", "the specification was changed; trying again"), (), 0.0, memory)
-
-
-def suspended(case: Case) -> Step | None:
-    """The user wants the run to hold: the driver checkpoints what it has, then the pods go."""
-    if not case.is_suspend_asked:
-        return None
-    if case.live_jobs or case.seen.preflight or case.seen.cluster is not None:
-        stopping = Verdict("Suspending", "SuspendAsked", "the driver writes a checkpoint and stops, then the pods go")
-        step = _freed(case, stopping)
-        return replace(step, actions=(*step.actions, *case.delete_preflight()))
-    message = (
-        "the run holds, and none of its pods is left; set spec.suspend to false: it goes on from its last checkpoint"
-    )
-    return Step(Verdict("Suspended", "SuspendAsked", message), memory=NOT_STOPPING)
-
-
-def _freed(case: Case, verdict: Verdict) -> Step:
-    """The driver is asked to stop; once it is silent, or has had its time, the pods go.
-
-    What it commits last is what the status goes on saying.
-    """
-    begun = read_time(case.status.get("stopping")) or case.seen.now
-    memory = (*_progress(case).items(), ("stopping", write_time(begun)))
-    limit = STOP_MARGIN_SECONDS + (builders.stop_seconds(case.plan.config) if case.plan.config is not None else 0)
-    may_take_time = (case.seen.now - begun).total_seconds() < limit
-    actions = case.delete_jobs()
-    if not case.live_jobs and not (case.seen.driver is not None and may_take_time):
-        actions = case.delete_cluster()
-    return Step(verdict, actions, SOON_SECONDS, memory)
-
-
-def in_the_way(case: Case) -> Step | None:
-    """Objects of somebody else bear our names: often those of a run of the same name that is just being removed."""
-    if not case.seen.foreign:
-        return None
-    names = ", ".join(case.seen.foreign)
-    message = f"there is already {names}, which belongs to somebody else; remove it, or give the run another name"
-    return Step(Verdict(_phase_or(case, "Pending"), "NameTaken", message, is_stuck=True), wait=WAIT_SECONDS)
-
-
-def invalid(case: Case) -> Step | None:
-    """There is no valid configuration to go on with."""
-    if case.plan.config is not None:
-        return None
-    verdict = Verdict(_phase_or(case, "Pending"), case.plan.reason, case.plan.problem, is_stuck=True)
-    # A correction of the object is an event; a ConfigMap that is put back is not.
-    return Step(verdict, wait=WAIT_SECONDS if case.plan.reason == "ConfigLost" else None)
-
-
-def pinned(case: Case) -> Step | None:
-    """The configuration is stored, in a ConfigMap, before anything is made from it."""
-    plan, generation = case.plan, case.run["metadata"]["generation"]
-    assert plan.config is not None
-    is_noted = case.status.get("config") == plan.name and case.status.get("configGeneration") == generation
-    if plan.problem or (plan.is_pinned and is_noted):
-        return None
-    memory = (
-        ("config", plan.name),
-        ("configDigest", plan.config.identity_digest()),
-        ("configGeneration", generation),
-    )
-    actions: tuple[Create, ...] = ()
-    if not plan.is_pinned:
-        # The policy is there before the first pod; one of ours that is there already is left as it is.
-        config_map = Create(builders.config_map(case.run, plan.name, plan.config))
-        actions = (Create(builders.network_policy(case.run)), config_map)
-    return _and_on(replace(case, plan=replace(plan, is_pinned=True)), memory, actions)
-
-
-def looked_at_first(case: Case) -> Step | None:
-    """Before any worker is asked for: can the store, the data and the tokenizer be used?"""
-    plan, job = case.plan, case.seen.preflight
-    found = case.status.get("preflight") or {}
-    if case.has_begun or (found.get("passed") and found["config"] == plan.name):
-        return None
-    looking = Verdict("Preflight", "PreflightRuns", "a pod looks at the store, the data and the tokenizer")
-    if job is None:
-        assert plan.config is not None
-        manifest = builders.preflight_job(case.run, plan.config, plan.name, case.settings.operator_image)
-        return Step(looking, (Create(manifest),), WAIT_SECONDS)
-    if job.is_deleting or job.config != plan.name:
-        return Step(looking, case.delete_preflight(), SOON_SECONDS)
-    if job.waits_in:
-        waiting = f"the preflight pod waits for a place in the queue {job.waits_in}"
-        return Step(Verdict("Preflight", "WaitsForQuota", waiting), wait=WAIT_SECONDS)
-    if job.state == "Running":
-        return Step(_held_up(looking, case.seen.troubles), wait=WAIT_SECONDS)
-    if job.state == "Passed":
-        prepares = list(job.answer.get("prepares", []))
-        return _and_on(case, (("preflight", {"passed": True, "config": plan.name, "prepares": prepares}),))
-    reason = str(job.answer.get("reason") or "PreflightFailed")
-    said = str(job.answer.get("message") or "the preflight pod ended without an answer; see its log")
-    left = _seconds_until(case, job.finished or case.seen.now, PREFLIGHT_RETRY_SECONDS)
-    verdict = Verdict("Preflight", reason, f"{said}. It is tried again every minute", is_stuck=True)
-    return Step(verdict, case.delete_preflight() if left <= 0 else (), left if left > 0 else SOON_SECONDS)
-
-
-def failed(case: Case) -> Step | None:
-    """A job ended badly, and that was not counted yet."""
-    job, status = case.newest_job, case.status
-    if job is None or job.state != "Failed" or _is_judged(case, job):
-        return None
-    assert case.plan.config is not None
-    failures = status.get("failures", 0) + 1
-    published = (status.get("latestCheckpoint") or {}).get("step", 0)
-    memory = (
-        ("failures", failures),
-        ("failedAtStep", status.get("failedAtStep", published)),
-        ("judged", job.number),
-        ("submission", job.number),
-        ("estimatedCompletion", None),
-        *NOT_STOPPING,
-    )
-    if job.exit_code in FINAL_EXIT_CODES:
-        return Step(Verdict("Failed", job.reason, f"{job.message}; {TRY_AGAIN}"), wait=0.0, memory=memory)
-    if failures >= case.plan.config.spec.recovery.max_attempts:
-        message = (
-            f"{failures} jobs in a row ended without a new checkpoint, which is all that recovery.maxAttempts allows;"
-            f" the last one: {job.reason}: {job.message}; {TRY_AGAIN}"
-        )
-        return Step(Verdict("Failed", "AttemptsExhausted", message), wait=0.0, memory=memory)
-    return Step(Verdict("Recovering", job.reason, f"job {job.number} failed: {job.message}"), wait=0.0, memory=memory)
-
-
-def backing_off(case: Case) -> Step | None:
-    """After a bad end: a pause that grows, and after several on one cluster a new cluster."""
-    job, failures = case.newest_job, case.status.get("failures", 0)
-    if job is None or job.state != "Failed" or not failures or case.seen.cluster is None:
-        return None
-    assert case.plan.config is not None
-    ended = job.ended or case.seen.now
-    pause = min(case.plan.config.spec.recovery.backoff_seconds * 2.0 ** min(failures - 1, 10), MAX_BACKOFF_SECONDS)
-    left = _seconds_until(case, ended, pause)
-    what = f"job {job.number} failed: {job.reason}: {job.message}"
-    if left > 0:
-        return Step(Verdict("Recovering", "BackingOff", f"{what}; the next one follows in {left:.0f} s"), wait=left)
-    if failures % NEW_CLUSTER_AFTER == 0 and case.seen.cluster.created <= ended:
-        verdict = Verdict("Recovering", "ClusterReplaced", f"{what}; its pods are replaced before the next one")
-        return Step(verdict, case.delete_cluster(), SOON_SECONDS)
-    return None
-
-
-def without_kuberay(case: Case) -> Step | None:
-    """There is nobody who would make a cluster of it."""
-    if not case.seen.is_kuberay_missing:
-        return None
-    message = (
-        "the API server knows no RayCluster (ray.io/v1); install KubeRay 1.6 or later, the run then goes on by itself"
-    )
-    return Step(Verdict(_phase_or(case, "Starting"), "KubeRayMissing", message, is_stuck=True), wait=WAIT_SECONDS)
-
-
-def replaced(case: Case) -> Step | None:
-    """A cluster that is going, or that was made from another configuration, makes room for a new one."""
-    cluster, plan = case.seen.cluster, case.plan
-    if cluster is None:
-        # What a vanished cluster ran cannot end any more: KubeRay would wait for it forever.
-        verdict = Verdict(_phase_or(case, "Starting"), "ClusterGone", "the cluster is gone; its job is removed")
-        return Step(verdict, case.delete_jobs(), SOON_SECONDS) if case.live_jobs else None
-    assert plan.config is not None
-    if not cluster.is_deleting and cluster.digest == plan.digest:
-        return None
-    phase: Phase = "Recovering" if case.has_begun else "Starting"
-    first = "the driver writes a checkpoint and stops, then " if case.live_jobs or case.seen.driver else ""
-    return _freed(case, Verdict(phase, "ClusterReplaced", f"{first}the pods make room for new ones"))
-
-
-def clustered(case: Case) -> Step | None:
-    """Head and workers: asked for once, admitted by Kueue where there is a queue, ready before a job is submitted."""
-    cluster, config = case.seen.cluster, case.plan.config
-    assert config is not None
-    queue = config.spec.cluster.queue or (cluster.queue if cluster is not None else "")
-    phase: Phase = "Recovering" if case.has_begun else "Starting"
-    if cluster is None:
-        verdict = Verdict(phase, "ClusterCreated", "head and workers are asked for")
-        if queue:
-            verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
-        manifest = builders.ray_cluster(case.run, config, case.plan.name, case.plan.digest)
-        return Step(verdict, (Create(manifest),), WAIT_SECONDS, NOT_STOPPING)
-    if cluster.is_suspended:
-        # One that waits for its place, as after a suspension that the user ended, has not lost it to others.
-        is_new = condition(case.status, "Ready").get("reason") == "ClusterCreated"
-        if queue and (not case.has_begun or case.phase == "Queued" or is_new):
-            verdict = Verdict("Queued", "WaitsForQuota", f"the pods wait for a place in the queue {queue}")
-        elif queue:
-            message = f"the pods gave way to others in the queue {queue}; the run goes on when it is admitted again"
-            verdict = Verdict("Suspended", "Preempted", message)
-        else:
-            message = (
-                f"somebody set spec.suspend of RayCluster {case.name}; set it to false again, or name a queue in"
-                " cluster.queue where Kueue manages all of the namespace"
-            )
-            verdict = Verdict("Suspended", "ClusterSuspended", message, is_stuck=True)
-        return Step(verdict, case.delete_jobs(), WAIT_SECONDS)
-    if case.live_jobs or _is_ready(case):
-        return None
-    message = f"{cluster.ready_workers} of {config.spec.cluster.workers.replicas} workers are ready"
-    verdict = Verdict(phase, "WaitsForPods", message + ("" if cluster.is_head_ready else ", the head is not"))
-    troubles = case.seen.troubles or ((Trouble("PodsRefused", cluster.failure),) if cluster.failure else ())
-    return Step(_held_up(verdict, troubles), wait=WAIT_SECONDS)
-
-
-def submitted(case: Case) -> Step | None:
-    """A ready cluster without a job is given the next one."""
-    if case.live_jobs:
-        return None
-    assert case.seen.cluster is not None
-    number = case.submission + 1
-    verdict = Verdict("Recovering" if case.has_begun else "Starting", "JobSubmitted", f"job {number} starts the driver")
-    actions = (Create(builders.ray_job(case.run, number, case.seen.cluster.uid)), *case.delete_old_jobs(KEPT_JOBS - 1))
-    return Step(verdict, actions, WAIT_SECONDS, (("submission", number), *NOT_STOPPING))
-
-
-def trained(case: Case) -> Step | None:
-    """A job is there: what does its driver say?"""
-    *older, job = case.live_jobs
-    if older or job.is_deleting:
-        verdict = Verdict("Recovering", "JobEnding", f"job {job.number} is being stopped; the next one follows")
-        extra = tuple(action for action in case.delete_jobs() if len(case.live_jobs) > 1)
-        return Step(verdict, extra, SOON_SECONDS)
-    progress = _progress(case)
-    memory = (*progress.items(), ("submission", job.number))
-    verdict = _training_verdict(case, case.status | progress)
-    wait = SOON_SECONDS if _is_ending(case.seen.driver) else POLL_SECONDS if _is_ready(case) else GOING_SECONDS
-    return Step(verdict, (), wait, memory)
-
-
-def _progress(case: Case) -> dict[str, Any]:
-    """What the driver knows, as fields of the status; with a new checkpoint the failures before it are forgotten."""
-    progress = driver_progress(case.seen.driver, case.status.get("configDigest", ""), case.seen.now)
-    newest = progress.get("failedAtStep", 0)
-    return progress | ({"failures": None} if newest > case.status.get("failedAtStep", newest) else {})
-
-
-def _is_ending(driver: Mapping[str, Any] | None) -> bool:
-    """Whether the driver is about to leave: what it says last is what the status will go on saying."""
-    if driver is None:
-        return False
-    left = driver.get("estimatedSecondsLeft")
-    return driver.get("phase") in ("Succeeded", "Stopped") or (left is not None and left < POLL_SECONDS)
-
-
-def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:
-    where = progress_text(status)
-    if not _is_ready(case):
-        cluster, config = case.seen.cluster, case.plan.config
-        assert cluster is not None
-        assert config is not None
-        phase: Phase = "Recovering" if status.get("attempt") else "Starting"
-        lost = f"{cluster.ready_workers} of {config.spec.cluster.workers.replicas} workers are ready"
-        if not cluster.is_head_ready:
-            lost = "the head is not ready"
-        verdict = Verdict(
-            phase, "PodsLost", f"{lost}; the run goes on from its last checkpoint once they are ({where})"
-        )
-        return _held_up(verdict, case.seen.troubles)
-    if not status.get("attempt"):  # none was claimed yet
-        if case.seen.driver is not None:
-            return Verdict("Starting", "WorkersStart", "the driver has answered; its workers start")
-        prepares = (status.get("preflight") or {}).get("prepares")
-        if prepares:
-            return Verdict(
-                "Preparing", "DataIsPrepared", f"the data of {', '.join(prepares)} is prepared on the cluster"
-            )
-        return Verdict("Starting", "DriverStarts", "the driver starts; it has not answered yet")
-    if case.seen.driver is not None:
-        if case.seen.driver.get("phase") == "Recovering":
-            return Verdict("Recovering", "WorkersStart", f"the driver has answered; its workers start again ({where})")
-        return Verdict("Training", "Training", where)
-    if case.phase == "Recovering":
-        message = f"the driver starts again; it has not answered yet ({where})"
-        return Verdict("Recovering", "DriverStarts", message, is_silent=True)
-    message = f"the driver does not answer on port {STATUS_PORT} of the head; last known: {where}"
-    return Verdict("Training", "DriverUnreachable", message, is_silent=True)
-
-
-def _is_ready(case: Case) -> bool:
-    cluster, config = case.seen.cluster, case.plan.config
-    assert cluster is not None
-    assert config is not None
-    return cluster.is_head_ready and cluster.ready_workers >= config.spec.cluster.workers.replicas
-
-
-def _held_up(verdict: Verdict, troubles: tuple[Trouble, ...]) -> Verdict:
-    """The verdict, or why nothing comes of it."""
-    if not troubles:
-        return verdict
-    message = f"{troubles[0].message}; {ADVICE[troubles[0].reason]} ({verdict.message})"
-    return replace(verdict, reason=troubles[0].reason, message=message, is_stuck=True)
-
-
-ADVICE = {
-    "ImagePullFailed": "see that cluster.image is right and that the nodes may pull it",
-    "SecretMissing": "create what it names in the run's namespace, or correct storage.secretRef",
-    "PodCrashes": "see the pod's log with kubectl logs",
-    "Unschedulable": "free a node, add one, or change cluster.workers and cluster.head",
-    "PodsRefused": "see cluster.priorityClass, and the namespace's quota and pod security",
-}
-
-
-def _phase_or(case: Case, phase: Phase) -> Phase:
-    """The phase in which a run that has begun stays, or the given one; without a cluster nothing trains."""
-    if case.phase in ("Preparing", "Training") and case.seen.cluster is None:
-        return "Recovering"
-    return case.phase if case.has_begun else phase
-
-
-def _seconds_until(case: Case, start: Any, seconds: float) -> float:
-    return float((start + timedelta(seconds=seconds) - case.seen.now).total_seconds())
-
-
-RULES: tuple[Callable[[Case], Step | None], ...] = (
-    finished,
-    succeeded,
-    tried_again,
-    suspended,
-    in_the_way,
-    invalid,
-    pinned,
-    looked_at_first,
-    failed,
-    backing_off,
-    without_kuberay,
-    replaced,
-    clustered,
-    submitted,
-    trained,
-)
-"""The first that has something to say decides."""

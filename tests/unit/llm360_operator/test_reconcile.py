@@ -7,7 +7,7 @@ import pytest
 from llm360.spec import resolved_from_json
 from llm360_operator import builders
 from llm360_operator.case import Create
-from llm360_operator.reconcile import STOP_MARGIN_SECONDS
+from llm360_operator.rules import STOP_MARGIN_SECONDS
 from llm360_operator.seen import Job, Trouble
 
 

@@ -8,7 +8,8 @@ from llm360_operator.verdict import CONDITIONS
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "runbooks" / "conditions.md").read_text()
-SOURCES = "".join((ROOT / "operator" / "llm360_operator" / name).read_text() for name in ("reconcile.py", "plan.py"))
+DECIDING = ("reconcile.py", "rules.py", "training.py", "plan.py")
+SOURCES = "".join((ROOT / "operator" / "llm360_operator" / name).read_text() for name in DECIDING)
 EVALUATIONS = (ROOT / "operator" / "llm360_operator" / "evaluation.py").read_text()
 TROUBLES = (ROOT / "operator" / "llm360_operator" / "seen.py").read_text()
 
