@@ -86,7 +86,8 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
     due = _due(memory, evaluation.due([r.step for r in memory.records], is_complete=phase == "Succeeded"))
     there = {job.digest for job in (*jobs.busy, *jobs.deleted, *jobs.ended)}
     waiting = [record for record in due if _left(record, asked) and record.digest not in there]
-    if asked and not waiting and not there and _may_ask(case, memory, phase):
+    is_asking = bool(asked) and not waiting and not there and _may_ask(case, memory, phase)
+    if is_asking:
         waiting = [memory.records[-1]]  # whose Job, with nothing left to compute, tells of those after it
     wanted = waiting[: _num_free(case, stored, len(there), evaluation.max_running)]
     begun = wanted[: case.seen.evaluation_slots]
@@ -95,7 +96,7 @@ def evaluate(case: Case, phase: Phase) -> Evaluated:
         "due": len(due),
         "done": sum(record.done >= set(asked) for record in due),
         "running": len(jobs.busy) + len(begun),
-        "waiting": len(waiting) - len(begun),
+        "waiting": 0 if is_asking else len(waiting) - len(begun),
         "failed": sum(bool(record.failed & set(asked)) for record in due),
     }
     fields = (counts if asked or there else {}) | write_memory(memory)
