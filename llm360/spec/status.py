@@ -155,6 +155,7 @@ class RunStatus(Section):
         "Number of the newest RayJob whose bad end has been counted in failures.", unit="RayJobs", ge=0, le=MAX_STEPS
     )
     stopping: Time | None = optional("Since when the driver is asked to stop; then its pods go.")
+    gone_after: Time | None = optional("From when on a driver that is asked to stop counts as gone unless it answers.")
     failures: int | None = optional(
         "RayJobs that ended badly one after another without a new checkpoint between them.",
         unit="RayJobs",

@@ -15,7 +15,7 @@ from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Action, Case, Create, Memory, Step
 from llm360_operator.seen import Job, Trouble, read_time, write_time
-from llm360_operator.training import SOON_SECONDS, held_up, is_ready, progress_of, trained
+from llm360_operator.training import ENDED, SOON_SECONDS, held_up, is_ready, progress_of, trained
 from llm360_operator.verdict import FINAL, Verdict, condition
 
 WAIT_SECONDS = 10.0
@@ -24,6 +24,8 @@ PREFLIGHT_RETRY_SECONDS = 60.0
 """When a preflight that found something wrong is done again: the bucket, or the Secret, may have been put right."""
 STOP_MARGIN_SECONDS = 15.0
 """How long the pods of a driver that is being stopped stay beyond its own limit."""
+SILENT_SECONDS = 10.0
+"""How long a driver that is being stopped may be silent: on a busy head, in the middle of a checkpoint, it is late."""
 MAX_BACKOFF_SECONDS = 300.0
 NEW_CLUSTER_AFTER = 3
 """Failed jobs in a row after which the cluster itself is replaced: a pod may be sick in a way nobody sees."""
@@ -31,7 +33,7 @@ KEPT_JOBS = 3
 FINAL_EXIT_CODES = (2, 3, 4)
 """Of a driver for which trying again changes nothing: bad input, fenced, attempts exhausted."""
 
-NOT_STOPPING: Memory = (("stopping", None),)
+NOT_STOPPING: Memory = (("stopping", None), ("goneAfter", None))
 
 TRY_AGAIN = "put it right, then change the specification in any operation (or suspend the run and resume it)"
 
@@ -132,14 +134,17 @@ def _freed(case: Case, verdict: Verdict) -> Step:
 
     What it commits last is what the status goes on saying.
     """
-    begun = read_time(case.status.get("stopping")) or case.seen.now
-    memory = (*progress_of(case).items(), ("stopping", write_time(begun)))
+    now, driver = case.seen.now, case.seen.driver
+    begun, gone_after = (read_time(case.status.get(key)) or now for key in ("stopping", "goneAfter"))
+    if driver is not None:  # one that has said its end is gone as soon as it is silent
+        gone_after = now + timedelta(seconds=0 if driver.get("phase") in ENDED else SILENT_SECONDS)
+    memory = (("stopping", write_time(begun)), ("goneAfter", write_time(gone_after)))
     limit = STOP_MARGIN_SECONDS + (builders.stop_seconds(case.plan.config) if case.plan.config is not None else 0)
-    may_take_time = (case.seen.now - begun).total_seconds() < limit
+    is_gone = driver is None and now >= gone_after
     actions = case.delete_jobs()
-    if not case.live_jobs and not (case.seen.driver is not None and may_take_time):
+    if not case.live_jobs and (is_gone or (now - begun).total_seconds() >= limit):
         actions = case.delete_cluster()
-    return Step(verdict, actions, SOON_SECONDS, memory)
+    return Step(verdict, actions, SOON_SECONDS, (*progress_of(case).items(), *memory))
 
 
 def in_the_way(case: Case) -> Step | None:

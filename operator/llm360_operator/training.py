@@ -16,6 +16,8 @@ from llm360_operator.verdict import Verdict
 
 POLL_SECONDS = 15.0
 """How often the driver is asked how far it is."""
+ENDED = ("Succeeded", "Stopped")
+"""What a driver says of itself once it has ended, while it waits for that to be read."""
 SOON_SECONDS = 2.0
 """When to look again at something that is about to happen."""
 
@@ -46,7 +48,7 @@ def _is_ending(driver: Mapping[str, Any] | None) -> bool:
     if driver is None:
         return False
     left = driver.get("estimatedSecondsLeft")
-    return driver.get("phase") in ("Succeeded", "Stopped") or (left is not None and left < POLL_SECONDS)
+    return driver.get("phase") in ENDED or (left is not None and left < POLL_SECONDS)
 
 
 def _training_verdict(case: Case, status: dict[str, Any]) -> Verdict:

@@ -73,7 +73,7 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     run.wait(lambda: not run.pods(), "the end of the pods of the preempted run", STEP_SECONDS)
     owner.delete()  # in the phase Starting
 
-    run.wait_for_step(1, STEP_SECONDS, before["attempt"] + 1)
+    run.wait_for_step(before["step"] + 1, STEP_SECONDS, before["attempt"] + 1)
     assert run.status.get("failures", 0) == 0, "a preemption counted as a failure"
 
     kubectl_llm360("suspend", run)

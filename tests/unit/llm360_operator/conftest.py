@@ -19,6 +19,7 @@ from llm360_operator.names import (
     TASKS_ANNOTATION,
 )
 from llm360_operator.reconcile import reconcile
+from llm360_operator.rules import SILENT_SECONDS
 from llm360_operator.seen import Cluster, Evaluation, Job, Preflight, Seen
 
 SETTINGS = Settings("operator:1", "trainer:1")
@@ -204,6 +205,7 @@ class World:
         for number in [number for number, job in self.jobs.items() if job.is_deleting]:
             if self.jobs.pop(number).state == "Active":
                 self.driver = None
+                self.pass_time(SILENT_SECONDS)
 
     def end_preflight(self, state="Passed", **answer):
         if self.preflight and self.preflight.state == "Running" and not self.preflight.is_deleting:

@@ -61,7 +61,7 @@ def test_a_driver_that_is_asked_to_stop_is_asked_how_far_it_is_while_its_job_is_
     run["metadata"]["generation"] += 1
     assert "delete RayJob" in ready.round()[0]
     asked = len(ready.asked)
-    ready.driver["step"] = 9
+    ready.driver |= {"step": 9, "phase": "Stopped"}
     assert "delete RayCluster" not in ready.round()[0]
     assert (len(ready.asked), ready.api.status["step"]) == (asked + 1, 9)
     ready.driver = None

@@ -7,7 +7,7 @@ import pytest
 from llm360.spec import resolved_from_json
 from llm360_operator import builders
 from llm360_operator.case import Create
-from llm360_operator.rules import STOP_MARGIN_SECONDS
+from llm360_operator.rules import SILENT_SECONDS, STOP_MARGIN_SECONDS
 from llm360_operator.seen import Job, Trouble
 
 
@@ -357,7 +357,24 @@ def test_pods_are_replaced_once_the_driver_has_committed_its_last_records(traini
     assert kinds(training.step()) == []
     assert training.said == ("Recovering", "ClusterReplaced")
     assert training.status["step"] == 9
+    training.driver |= {"phase": "Stopped"}
+    assert kinds(training.step()) == [], "it still commits its last records"
     training.driver = None
+    assert kinds(training.step()) == ["-RayCluster"]
+
+
+def test_a_driver_that_answers_late_in_the_middle_of_its_checkpoint_is_not_given_up(training):
+    ask_to_stop(training)
+    training.step()
+    driver = training.driver
+    for _ in range(3):
+        training.driver = None
+        training.pass_time(SILENT_SECONDS - 1)
+        assert kinds(training.step()) == []
+        training.driver = driver
+        assert kinds(training.step()) == []
+    training.driver = None
+    training.pass_time(SILENT_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
 
 
@@ -382,10 +399,11 @@ def test_a_driver_may_take_its_time_however_long_the_run_was_not_ready(training,
     training.change(cluster={"workers": {"replicas": 1000}})
     assert kinds(training.step()) == [], "an object that turns wrong meanwhile does not hasten it"
     training.driver = None
+    training.pass_time(SILENT_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
     training.finish_deletions()
     training.settle()
-    assert "stopping" not in training.status
+    assert not training.status.keys() & {"stopping", "goneAfter"}
 
 
 def test_a_change_that_is_taken_back_before_the_pods_are_gone_stops_nothing_else(training):
