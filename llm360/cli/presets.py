@@ -13,8 +13,8 @@ from llm360.cli.arguments import add_command, add_output
 from llm360.errors import InputError
 from llm360.facts import PresetFacts, preset_facts
 from llm360.facts.page import presets_page
-from llm360.spec import load_run, preset_names, preset_text
-from llm360.spec.layers import preset_layer
+from llm360.spec import preset_names, preset_text
+from llm360.spec.layers import preset_description, preset_layer
 from llm360.spec.sources import preset_legend, preset_sources
 
 EXAMPLES = """\
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """One line per preset."""
-    descriptions = {name: load_run(name, require_store=False).spec.release.description or "" for name in preset_names()}
+    descriptions = {name: preset_description(name) for name in preset_names()}
     if args.output == "json":
         print(json.dumps([{"name": name, "description": text} for name, text in descriptions.items()], indent=2))
         return 0
@@ -79,6 +79,7 @@ def run_show(args: argparse.Namespace) -> int:
         raise InputError("--stage says which steps --at counts and has no meaning alone; add --at STEP")
     if args.output == "json":
         stated = {
+            "description": preset_description(args.name),
             "spec": preset_layer(args.name),
             "sources": preset_sources(args.name),
             "legend": preset_legend(args.name),
@@ -165,7 +166,7 @@ def _values(facts: PresetFacts) -> Iterator[tuple[str, Any]]:
     """What follows, then every scalar of the complete specification, by its path."""
     yield from ((name, value) for name, value in totals(facts).items() if name != "stages")
     document = facts.run.document()["spec"]
-    left_out = {"preset", "storage", "release"}
+    left_out = {"preset", "storage"}
     yield from _leaves({key: member for key, member in document.items() if key not in left_out}, "")
 
 

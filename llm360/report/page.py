@@ -20,6 +20,7 @@ from llm360.release.environment import load_environment
 from llm360.release.history import History
 from llm360.release.layout import ledger_key
 from llm360.release.metrics import run_table
+from llm360.release.words import stated_words
 from llm360.report.analyses import analysis_figures
 from llm360.report.chart import Chart
 from llm360.report.facts import RunFacts, read_facts, read_stage_data
@@ -184,6 +185,7 @@ def render_report(
             facts=facts,
             phase_class=PHASE_CLASSES[facts.phase],
             lead=lead_of(facts),
+            words=stated_words(history),
             sections=SECTIONS,
             tiles=tiles_of(facts, run),
             verification=verification,

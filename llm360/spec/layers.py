@@ -1,9 +1,10 @@
 """The layers under a user's specification (built-in defaults, preset) and how one lies over another.
 
 A layer is the `spec` of an LLM360Run of which anything may be missing. Presets are files of the folder
-`llm360/presets`; `_defaults.yaml` beside them holds the built-in values. Two members of a preset's file are not part
-of its layer: `extends`, the file that it is laid over (`_pythia`, or another preset), and `published`, what is known
-of the original's data and outcome (`llm360.facts.published`).
+`llm360/presets`; `_defaults.yaml` beside them holds the built-in values. Three members of a preset's file are not part
+of its layer: `extends`, the file that it is laid over (`_pythia`, or another preset), `published`, what is known of
+the original's data and outcome (`llm360.facts.published`), and `description`. It says what the preset is and not what
+a run becomes that begins with it: the words of a release (`spec.release`) are its makers' own, and no preset has any.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ WHERE_PRESETS_ARE = "`llm360 presets list` shows those that there are"
 """The end of a sentence about a preset that does not exist."""
 
 Layer = dict[str, Any]
+
+_ABOUT_THE_PRESET = ("extends", "published", "description")
+"""Members of a preset's file that are not part of its layer."""
 
 
 def preset_names() -> tuple[str, ...]:
@@ -51,13 +55,19 @@ def preset_text(name: str) -> str:
 def preset_layer(name: str) -> Layer:
     """The values that a preset states."""
     layer = merge(*map(_read, preset_files(name)))
-    return {key: value for key, value in layer.items() if key not in ("extends", "published")}
+    return {key: value for key, value in layer.items() if key not in _ABOUT_THE_PRESET}
 
 
 def preset_published(name: str) -> Layer:
     """What a preset says of its original's data and outcome, as written; empty where it has none."""
     published: Layer = merge(*map(_read, preset_files(name))).get("published", {})
     return published
+
+
+def preset_description(name: str) -> str:
+    """What a preset is, in a line."""
+    description: str = _read(name)["description"]
+    return description
 
 
 def default_layer() -> Layer:

@@ -12,7 +12,7 @@ Author = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class Release(Section):
-    """Words for the release's card; no number depends on them."""
+    """Words for the release's card, its makers' own: no preset states any, and no number depends on them."""
 
     license: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = optional(
         "Licence of the release as an SPDX expression, for example Apache-2.0."

@@ -20,7 +20,8 @@ examples:
   llm360 export hf https://host/run --checkpoint ckpt_359 --dtype float32
 
 The folder opens with transformers: AutoModelForCausalLM.from_pretrained("model"). Amber and K2 are Llama there,
-Pythia is GPT-NeoX; CrystalCoder needs its own code from the hub (trust_remote_code=True).
+Pythia is GPT-NeoX; CrystalCoder needs its own code from the hub (trust_remote_code=True). Its README.md is a model
+card: licence, authors and description that the run states (spec.release), its settings, data, scores and digests.
 
 exit codes:
   0 the folder is there · 1 failed · 2 bad input · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llm360.errors import InputError
 from llm360.release.checkpoint import CheckpointManifest, load_checkpoint_manifest
 from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.selection import find_checkpoint
+from llm360.report.card import ExportedModel, model_card
 from llm360.storage import Storage
 from llm360_trainer.checkpoint.layout import MODEL_FOLDER, STATE_FOLDER, state_name
 from llm360_trainer.checkpoint.weights import TORCH_DTYPES, read_tensors
@@ -112,6 +115,14 @@ def _contents(
             " was pruned; export it without --dtype"
         )
     layers = by_layer(_state_records(manifest) if from_state else model_records(manifest))
+    tokenizer = small_file(root, manifest, "tokenizer.json")
+    hf = form.config(config)
+    exported = ExportedModel(
+        architecture=hf["architectures"][0],
+        has_own_code="auto_map" in hf,
+        weights=_weights_text(wanted, published),
+        has_tokenizer=tokenizer is not None,
+    )
     return Contents(
         form=form,
         config=config,
@@ -119,9 +130,20 @@ def _contents(
         layers=lambda: (read_tensors(root, layer) for layer in layers),
         dtype=wanted,
         eos_id=end_of_document(root, manifest),
-        tokenizer=small_file(root, manifest, "tokenizer.json"),
+        tokenizer=tokenizer,
         origin=_origin(storage, history, checkpoint, manifest),
+        card=model_card(storage, history, checkpoint, manifest, exported),
     )
+
+
+def _weights_text(wanted: torch.dtype, published: torch.dtype) -> str:
+    """The weights' dtype, and how they came by it where the checkpoint was published in another."""
+    name, other = (str(dtype).removeprefix("torch.") for dtype in (wanted, published))
+    if wanted == published:
+        return name
+    if wanted.itemsize > published.itemsize:
+        return f"{name}, from the optimizer's state; the checkpoint's model is {other}"
+    return f"{name}, rounded from the checkpoint's {other}"
 
 
 def _origin(

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from llm360.report.card import CARD_NAME
 from llm360_trainer.checkpoint.layout import INDEX_NAME
 from llm360_trainer.model import DecoderConfig
 from llm360_trainer.model.forms import Form, form_config
@@ -39,6 +40,7 @@ class Contents:
         eos_id: Token that ends a document, if any.
         tokenizer: Bytes of tokenizer.json, if any.
         origin: Where it comes from, JSON values; becomes `llm360.json`.
+        card: What the Hub and a person read of it, in Markdown; becomes `README.md`.
     """
 
     form: Form
@@ -49,6 +51,7 @@ class Contents:
     eos_id: int | None
     tokenizer: bytes | None
     origin: Mapping[str, Any]
+    card: str
 
 
 def write_folder(folder: Path, contents: Contents, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
@@ -71,6 +74,7 @@ def write_folder(folder: Path, contents: Contents, max_shard_bytes: int = MAX_SH
     _write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weights})
     for name, content in _small_files(contents).items():
         _write_json(folder / name, content)
+    (folder / CARD_NAME).write_text(contents.card, encoding="utf-8", newline="\n")
     if contents.tokenizer is not None:
         (folder / "tokenizer.json").write_bytes(contents.tokenizer)
     usual_mode = (folder / INDEX_NAME).stat().st_mode

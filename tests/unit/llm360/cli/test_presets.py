@@ -25,7 +25,7 @@ def test_list_names_and_describes_each(llm360):
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == list(preset_names())
     entries = json.loads(llm360("presets", "list", "-o", "json")[1])
-    assert all(entry["description"] in out for entry in entries)
+    assert all(entry["description"] and entry["description"] in out for entry in entries)
 
 
 def test_show_prints_the_file_with_its_sources_and_what_follows(llm360):
@@ -39,6 +39,8 @@ def test_show_prints_the_file_with_its_sources_and_what_follows(llm360):
 def test_show_as_json(llm360):
     shown = json.loads(llm360("presets", "show", "amber-7b", "-o", "json")[1])
     assert shown["parameters"] == 6_738_415_616
+    assert shown["description"].startswith("Amber 7B as LLM360 trained it")
+    assert "release" not in shown["spec"]
     assert (shown["total_steps"], shown["total_tokens"], shown["checkpoints"]) == (274_320, 1_258_448_486_400, 360)
     assert shown["spec"]["training"]["batchSize"] == 2240
     assert "recovery" not in shown["spec"]

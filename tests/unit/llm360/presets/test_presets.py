@@ -5,7 +5,8 @@ import math
 import pytest
 
 from llm360.spec import load_run, preset_names
-from llm360.spec.layers import FOLDER
+from llm360.spec.layers import FOLDER, preset_description
+from llm360.spec.release import Release
 
 NAMES = preset_names()
 
@@ -18,8 +19,9 @@ def name(request):
 def test_resolves_and_describes_itself(name):
     run = load_run(name, require_store=False)
     assert run.spec.preset == name
-    assert run.spec.release.description
-    assert "\n" not in run.spec.release.description
+    assert preset_description(name)
+    assert "\n" not in preset_description(name)
+    assert run.spec.release == Release(authors=()), "who made the preset did not make the run"
     assert run.spec.training.gradient_clip == 1.0, "all originals clip at 1"
 
 

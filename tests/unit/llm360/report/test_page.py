@@ -5,6 +5,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from synthetic.described import described_release
 
 from llm360.errors import IntegrityError
 from llm360.release.create import open_release
@@ -90,6 +91,31 @@ def test_text_of_the_release_cannot_become_markup(eventful):
 
     assert "<b>space</b>" not in page
     assert "&lt;b&gt;space&lt;/b&gt; &amp; order" in page
+
+
+def test_words_of_the_release_stand_at_the_top(storage):
+    words = {"license": "CC-BY-4.0", "authors": ["Ada", "<i>Charles</i>"], "description": "<script>x</script>\nbooks"}
+    run = described_release(storage, words)
+    page = page_of(run)
+    header = page[: page.index("</header>")]
+
+    assert '<p class="words">&lt;script&gt;x&lt;/script&gt;\nbooks</p>' in header
+    assert '<p class="lead">By Ada, &lt;i&gt;Charles&lt;/i&gt;.</p>' in header
+    assert '<p class="lead">Licence: CC-BY-4.0.</p>' in header
+    outline = Outline(page)
+    assert (outline.faults, outline.unclosed) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [({"authors": ["Ada"]}, ["By Ada."]), ({"license": "MIT"}, ["Licence: MIT."]), ({"authors": []}, [])],
+)
+def test_words_that_nobody_stated_are_not_there(storage, words, said):
+    page = page_of(described_release(storage, words))
+    header = page[: page.index("</header>")]
+
+    assert 'class="words"' not in header
+    assert re.findall(r'<p class="lead">(.*)</p>', header)[1:] == said
 
 
 def test_page_without_verification_says_so(eventful):

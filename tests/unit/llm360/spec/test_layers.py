@@ -4,6 +4,7 @@ from llm360.spec.layers import (
     default_layer,
     fill_derived,
     merge,
+    preset_description,
     preset_files,
     preset_layer,
     preset_names,
@@ -68,8 +69,12 @@ def test_a_preset_lies_over_those_that_it_extends():
     assert preset_files("pythia-70m-deduped") == ("_pythia", "pythia-70m", "pythia-70m-deduped")
     base, deduped = preset_layer("pythia-70m"), preset_layer("pythia-70m-deduped")
     assert base["training"]["batchSize"] == 1024
-    assert base.pop("release")["description"] != deduped.pop("release")["description"]
     assert base == deduped
+
+
+def test_a_preset_describes_itself_and_not_the_runs_that_begin_with_it():
+    assert preset_description("pythia-70m") != preset_description("pythia-70m-deduped")
+    assert not {"description", "release"} & set(preset_layer("pythia-70m-deduped"))
 
 
 def test_what_was_published_is_not_part_of_the_layer():

@@ -25,7 +25,7 @@ def leaves(value: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_value_has_a_source(name: str) -> None:
-    named = {path for path in leaves(preset_layer(name)) if not path.endswith((".name", "release.description"))}
+    named = {path for path in leaves(preset_layer(name)) if not path.endswith(".name")}
     assert named - preset_sources(name).keys() == set()
 
 

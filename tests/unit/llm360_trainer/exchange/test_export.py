@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import math
 import os
+import re
 import signal
 import warnings
 from pathlib import Path
@@ -12,10 +15,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
 from llm360.cli import main
 from llm360.errors import InputError, IntegrityError
+from llm360.release.checkpoint import CheckpointManifest, load_checkpoint_manifest
+from llm360.release.create import open_release
+from llm360.release.selection import find_checkpoint
+from llm360.release.writer import TrainingWriter
 from llm360_trainer.exchange.export import export_checkpoint
 from llm360_trainer.exchange.folder import plan_shards
 from llm360_trainer.model.forms import decoder_of
@@ -96,6 +104,67 @@ def test_folder_names_what_it_came_from(make_release, tmp_path):
     assert origin["model_digest"] == release.manifest.model_digest
     assert origin["config_digest"] == release.run.identity_digest()
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "whoever reads one file reads all"
+
+
+def card_of(folder: Path) -> ModelCard:
+    return ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+
+
+def test_the_hub_reads_a_card_with_the_words_of_the_release(make_release, tmp_path):
+    release = make_release("pythia-tiny")
+    words = {"license": "Apache-2.0", "authors": ["Ada Lovelace"], "description": 'Books: "all"\n---\nof them — ja'}
+    TrainingWriter(open_release(release.storage)).claim(
+        world_size=1, device="cpu", operations={"release": words}, environment={}
+    )
+    card = card_of(export_checkpoint(release.storage, "init", out=tmp_path / "out").folder)
+    assert card.data.to_dict() == {
+        "license": "apache-2.0",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llm360"],
+    }
+    assert 'Books: "all"\n\\---\nof them — ja\n' in card.text
+    assert "| Authors | Ada Lovelace |" in card.text
+    assert "| Architecture | `GPTNeoXForCausalLM` |" in card.text
+    assert f"| Parameters | {sum(p.numel() for p in release.model.parameters()):,} |" in card.text
+    assert release.manifest.model_digest in card.text
+
+
+def test_a_card_names_the_data_and_how_to_open_the_folder(trained, tmp_path):
+    folder = export_checkpoint(trained.storage, "ckpt_001", out=tmp_path / "out").folder
+    card = card_of(folder)
+    assert card.data.license is None, "nobody stated one, and the preset's is not theirs"
+    for source, said in zip(trained.manifest.sources, trained.manifest.recipe["sources"], strict=True):
+        assert (
+            f"| stage1 | {source.name} | {source.documents:,} | {source.tokens:,} | `{said['digest']}` |" in card.text
+        )
+    with warnings.catch_warnings(), contextlib.chdir(folder):
+        warnings.simplefilter("ignore")  # transformers' own, about its dependencies
+        exec(re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1], found := {})
+    assert found["model"].num_parameters() == sum(
+        math.prod(tensor.shape) for tensor in load_manifest_of(trained, "ckpt_001").model
+    )
+    assert found["tokenizer"].vocab_size == trained.manifest.tokenizer.vocab_size
+
+
+def load_manifest_of(release, label: str) -> CheckpointManifest:
+    body = find_checkpoint(open_release(release.storage).history(), label).body
+    return load_checkpoint_manifest(release.storage, body.prefix, body.digests.manifest)
+
+
+@pytest.mark.parametrize(
+    ("published", "asked", "weights"),
+    [
+        ("float32", "bfloat16", "bfloat16, rounded from the checkpoint's float32"),
+        ("bfloat16", "float32", "float32, from the optimizer's state; the checkpoint's model is bfloat16"),
+        ("bfloat16", None, "bfloat16"),
+    ],
+)
+def test_a_card_says_how_the_weights_came_by_their_dtype(make_release, tmp_path, published, asked, weights):
+    release = make_release("crystal-tiny", f"checkpoints.dtype={published}")
+    text = card_of(export_checkpoint(release.storage, "init", out=tmp_path / "out", dtype=asked).folder).text
+    assert f"| Weights | {weights} |" in text
+    assert "trust_remote_code=True" in text
 
 
 def test_other_bytes_are_refused_and_nothing_is_left(make_release, tmp_path):
