@@ -58,7 +58,7 @@ def listing(history: History, *, every: bool = False, stage: str | None = None) 
         known = [checkpoint for checkpoint in known if checkpoint.body.stage == wanted.stage]
     return {
         "config": history.config_digest,
-        "head": history.head.name if history.head else None,
+        "headDigest": history.head.name if history.head else None,
         "complete": history.complete is not None,
         "checkpoints": [_checkpoint(history, checkpoint) for checkpoint in known],
         "attempts": [

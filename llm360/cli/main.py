@@ -198,8 +198,8 @@ def missing_package(error: ModuleNotFoundError) -> InputError | None:
     if package not in EXTRA_OF:
         return None
     return InputError(
-        f"needs the package '{package}', which is not installed; install it with: pip install"
-        f" 'llm360[{EXTRA_OF[package]}]', or '.[{EXTRA_OF[package]}]' in a checkout",
+        f"needs the package '{package}', which is not installed; install it in a checkout of llm360 with:"
+        f" pip install '.[{EXTRA_OF[package]}]'",
         reason="PackageMissing",
     )
 

@@ -1,4 +1,4 @@
-"""`llm360 spec`: resolve, validate, plan and describe specifications."""
+"""`llm360 spec`: resolve, recall, validate, plan and describe specifications."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import yaml
 
 from llm360.canonical import canonical_json
 from llm360.cli import output, plan
-from llm360.cli.arguments import add_command, add_output, add_overrides
+from llm360.cli.arguments import add_command, add_output, add_overrides, add_release
 from llm360.errors import InputError, SpecError
+from llm360.release.create import open_release
+from llm360.release.recorded import find_attempt, recorded_run
 from llm360.spec import documents, load_run
 from llm360.spec.compatibility import breaking_changes
 from llm360.spec.crd import crd
 from llm360.spec.reference import reference_page
 from llm360.spec.schema import openapi_schema
+from llm360.storage import open_storage
 
 RESOLVE_EXAMPLES = """\
 examples:
@@ -27,6 +30,29 @@ examples:
   llm360 spec resolve run.yaml -o json > run.json             canonical JSON; `llm360 run run.json` takes it
   llm360 spec resolve run.yaml --digest                       the identity's sha256 alone
   llm360 spec resolve run.yaml --identity -o json | sha256sum the same, computed by others
+"""
+
+RECORDED_EXAMPLES = """\
+The run file with which a release was made: what its ledger names as the run's configuration, and the settings that an
+attempt recorded (workers, parallelism, recovery …). It is complete: its preset is not applied again, so a later
+version's presets change nothing, and a field that you take out is not the preset's then. The run's name is the last
+part of the release's address; change it as you like. `llm360 run` goes on with the release, with another --store it
+makes a new one.
+
+examples:
+  llm360 spec recorded s3://bucket/run > run.yaml          as the newest attempt ran it
+  llm360 run run.yaml --store runs/again                   the same run in another place, from step 0
+  llm360 spec recorded runs/amber-tiny --attempt 1         as the first attempt ran it; `llm360 ls` lists them
+  llm360 spec recorded https://host/run -o json            canonical JSON
+
+exit codes:
+  0 printed · 1 the configuration is not what the ledger names, or cannot be read · 2 no such release or attempt
+"""
+
+RECORDED_COMMENT = """\
+# Attempt {claim.attempt} of {run.store}
+# Complete: its preset is not applied again (llm360.ai/resolved), so a field that is taken out is not the preset's then.
+# As long as it has the same identity, `llm360 run` goes on with that release; with another --store it makes a new one.
 """
 
 VALIDATE_EXAMPLES = """\
@@ -60,6 +86,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     resolve.add_argument("--digest", action="store_true", help="only the sha256 of the identity")
     resolve.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="json: canonical (RFC 8785)")
     resolve.set_defaults(run=run_resolve)
+
+    recorded = add_command(commands, "recorded", "print the run file with which a release was made", RECORDED_EXAMPLES)
+    add_release(recorded)
+    recorded.add_argument("--attempt", type=int, metavar="N", help="as this one ran it (default: the newest)")
+    recorded.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="json: canonical (RFC 8785)")
+    recorded.set_defaults(run=run_recorded)
 
     validate = add_command(commands, "validate", "list all errors of specifications", VALIDATE_EXAMPLES)
     validate.add_argument("sources", metavar="FILE", nargs="+", help="files, presets' names, or - for standard input")
@@ -96,16 +128,31 @@ def run_resolve(args: argparse.Namespace) -> int:
     if args.digest:
         print(run.identity_digest())
         return 0
-    value = run.identity() if args.identity else run.document()
-    if args.output == "json":
-        # No line end into a pipe: these are the bytes that are hashed.
-        output.write_exact(canonical_json(value) + b"\n" * sys.stdout.isatty())
-    else:
-        output.write_exact(documents.dump(value).encode())
+    _write(run.identity() if args.identity else run.document(), args.output)
     print(f"identity {run.identity_digest()}", file=sys.stderr)
     if run.spec.storage.uri is None:
         print("storage.uri is not set yet and belongs to the identity: give --store", file=sys.stderr)
     return 0
+
+
+def run_recorded(args: argparse.Namespace) -> int:
+    """Print the run of a release; its identity's digest goes to standard error, as that of `resolve` does."""
+    storage = open_storage(args.uri)
+    history = open_release(storage).history()
+    claim = find_attempt(history, args.attempt)
+    run = recorded_run(storage, history, claim)
+    _write(run.document(), args.output, RECORDED_COMMENT.format(claim=claim, run=run))
+    print(f"identity {run.identity_digest()}", file=sys.stderr)
+    return 0
+
+
+def _write(value: Any, form: str, comment: str = "") -> None:
+    """Print a document; JSON has no comments."""
+    if form == "json":
+        # No line end into a pipe: these are the bytes that are hashed.
+        output.write_exact(canonical_json(value) + b"\n" * sys.stdout.isatty())
+    else:
+        output.write_exact((comment + documents.dump(value)).encode())
 
 
 def run_validate(args: argparse.Namespace) -> int:

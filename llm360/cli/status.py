@@ -25,7 +25,7 @@ A run commits its metrics every five minutes and at every checkpoint; status sho
 examples:
   llm360 status runs/amber-tiny                  where it stands
   llm360 status s3://bucket/amber-tiny -w        again whenever something was committed, until it is complete
-  llm360 status https://host/amber-tiny -o json  for programs; names as in the status of an LLM360Run
+  llm360 status https://host/amber-tiny -o json  for programs; most names as in an LLM360Run's status
 """
 
 

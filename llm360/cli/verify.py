@@ -29,7 +29,8 @@ examples:
   llm360 verify runs/amber-tiny --head sha256:9f2c…      also that this entry is in the chain: nothing was cut off
 
 exit codes:
-  0 everything holds · 1 a link is broken (named in the output) · 2 there is no release
+  0 everything holds · 1 a link is broken (named in the output); or, with an error and no output, the store gave no
+  answer: nothing is said of the release, try again · 2 there is no release, it may not be read, or an option is wrong
 """
 )
 

@@ -100,7 +100,7 @@ class VerifyReport:
             "uri": self.uri,
             "ok": self.ok,
             "state": self.state,
-            "head": self.head,
+            "headDigest": self.head,
             "entries": self.entries,
             "bytesHashed": self.bytes_hashed,
             "checks": [check.to_json() for check in self.checks.values()],

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llm360.errors import InputError, SpecError, nearest
 from llm360.spec import documents, layers
 from llm360.spec.base import Name
 from llm360.spec.overrides import apply_override, parse_override
-from llm360.spec.problems import Problem, describe, shown
+from llm360.spec.problems import Problem, describe, model_in, shown
 from llm360.spec.rules import broken_rules
 from llm360.spec.run import API_VERSION, KIND, NO_STORE, RESOLVED, ResolvedRun, ResolvedSpec
 from llm360.spec.training import Schedule
@@ -138,7 +138,9 @@ def _base_layer(root: Mapping[str, Any]) -> tuple[layers.Layer, list[Problem]]:
     defaults = layers.default_layer()
     preset = root["spec"].get("preset")
     annotations = root["metadata"].get("annotations")
-    if preset is None or (isinstance(annotations, Mapping) and annotations.get(RESOLVED) == "true"):
+    if isinstance(annotations, Mapping) and annotations.get(RESOLVED) == "true":
+        return _lacking(defaults, root["spec"], ResolvedSpec), []
+    if preset is None:
         return defaults, []
     names = layers.preset_names()
     if preset not in names:
@@ -146,6 +148,24 @@ def _base_layer(root: Mapping[str, Any]) -> tuple[layers.Layer, list[Problem]]:
         sentence = f"there is no preset {shown(preset)}{hint}; {layers.WHERE_PRESETS_ARE}"
         return defaults, [Problem("preset", sentence)]
     return layers.merge(defaults, layers.preset_layer(preset)), []
+
+
+def _lacking(defaults: layers.Layer, stated: layers.Layer, model: type[BaseModel]) -> layers.Layer:
+    """What a resolved document takes of the built-in values: those of fields that came since it was written.
+
+    A field that it may well be without (no limit of the gradient) it is without, and a map that it states is whole.
+    """
+    lacking: layers.Layer = {}
+    for field in model.model_fields.values():
+        name = str(field.alias)
+        if name not in defaults or not field.is_required():
+            continue
+        section, own = model_in(field.annotation), stated.get(name)
+        if own is None:
+            lacking[name] = defaults[name]
+        elif section is not None and isinstance(own, dict) and isinstance(defaults[name], dict):
+            lacking[name] = _lacking(defaults[name], own, section)
+    return lacking
 
 
 SHARED = {

@@ -16,7 +16,7 @@ examples:
   kubectl llm360 verify amber-7b --endpoint http://127.0.0.1:9000    through kubectl port-forward
 
 exit codes:
-  0 everything holds · 1 a link is broken (named in the output) · 2 there is no such run or release
+  0 everything holds · 1 a link is broken (named in the output), or the store gave no answer · 2 no such run or release
 """
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from testbed import kubectl
-from testbed.layout import GPU
+from testbed.layout import CHECKOUT, GPU
 
+SAMPLE = CHECKOUT / "manifests" / "samples" / "replay.yaml"
 START_SECONDS, STEP_SECONDS, DONE_SECONDS = 600, 300, 900
 KUEUE = "kueue.x-k8s.io/v1beta1"
 PRIORITY = 1000
@@ -51,6 +53,32 @@ def queues(namespace):
     kubectl.kubectl("delete", "resourceflavors,priorityclasses", namespace, "--wait=false")
 
 
+def make_replay(run, image, workers):
+    """The sample's RayJob, of this run's release, with as little as a run's pods have here."""
+    ours = run.manifest["spec"]["storage"]
+    text = SAMPLE.read_text().replace("s3://releases/amber-tiny", ours["uri"])
+    job = yaml.safe_load(text.replace("http://minio.minio:9000", ours["endpoint"]))
+    job["metadata"] = {"name": run.name, "namespace": run.namespace}
+    cluster = job["spec"]["rayClusterSpec"]
+    group = cluster["workerGroupSpecs"][0]
+    group |= dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), workers)
+    for pod in (cluster["headGroupSpec"]["template"], group["template"], job["spec"]["submitterPodTemplate"]):
+        pod["spec"]["tolerations"] = [{"key": GPU, "operator": "Exists"}]
+        pod["spec"]["containers"][0]["image"] = image
+        pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "100m"
+    return job
+
+
+def has_steps_at_stake(driver, attempt):
+    """Whether an attempt has made some steps since the last checkpoint, and the next one is not due at once."""
+    return driver.get("attempt", 0) >= attempt and 2 <= driver["step"] - driver["lastCheckpointStep"] <= 15
+
+
+def has_ended(job):
+    found = kubectl.get("rayjob", job["metadata"]["name"], job["metadata"]["namespace"])
+    return found is not None and found.get("status", {}).get("jobDeploymentStatus") in ("Complete", "Failed")
+
+
 @pytest.mark.takes(minutes=15)
 def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     operator, testbed, namespace, queues, make_run, kubectl_llm360, llm360
@@ -73,7 +101,7 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     run.wait(lambda: not run.pods(), "the end of the pods of the preempted run", STEP_SECONDS)
     owner.delete()  # in the phase Starting
 
-    run.wait_for_step(before["step"] + 1, STEP_SECONDS, before["attempt"] + 1)
+    run.wait(lambda: has_steps_at_stake(run.driver(), before["attempt"] + 1), "steps to lose", STEP_SECONDS)
     assert run.status.get("failures", 0) == 0, "a preemption counted as a failure"
 
     kubectl_llm360("suspend", run)
@@ -93,5 +121,11 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     run.wait_for_reason("Complete", DONE_SECONDS, "Succeeded")
     run.wait(lambda: not run.pods(), "the end of all pods", STEP_SECONDS)
     kubectl_llm360("verify", run, "--endpoint", testbed.s3_endpoint)
+
+    job = make_replay(run, testbed.load("trainer"), workers=1)
+    kubectl.apply([job])
+    run.wait(lambda: has_ended(job), "the end of the replay", STEP_SECONDS)
+    said = kubectl.kubectl("logs", f"--namespace={namespace}", f"--selector=job-name={run.name}", "--tail=-1")
+    assert "the same bits" in said, said
     run.remove()
     assert "complete" in llm360("status", run.uri), "the release is gone with its object"

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import math
 import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from llm360.errors import InputError, nearest
+from llm360.errors import InputError, LLM360Error, nearest
 from llm360.release.analyses import Cell, Figure, Matrix
 from llm360.release.history import CheckpointEntry, History
 from llm360.report.facts import checkpoint_label
@@ -198,11 +199,50 @@ def telling(point: EntryPoint) -> Iterator[None]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        package = f" of the package '{point.dist.name}'" if point.dist is not None else ""
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"the analysis '{point.name}'{package} cannot be loaded: {said}; install its package again, or remove it"
+            f"{_named(point)} cannot be loaded: {_said(error)}; install its package again, or remove it"
         ) from error
+
+
+@contextlib.contextmanager
+def telling_place(analysis: Analysis) -> Iterator[None]:
+    """Turn what an analysis of another package raises at its work into a sentence with the place in its code.
+
+    What no line of its code had a part in is passed on: that is a fault of ours.
+
+    Raises:
+        InputError: its code raised something, or ended the program.
+    """
+    try:
+        yield
+    except LLM360Error:
+        raise
+    except (Exception, SystemExit) as error:
+        point = available().get(analysis.name)
+        place = _place_in(type(analysis).__module__, error)
+        if not isinstance(point, EntryPoint) or place is None:
+            raise
+        raise InputError(f"{_named(point)} failed: {_said(error)}, at {place}", reason="AnalysisFailed") from error
+
+
+def _named(point: EntryPoint) -> str:
+    package = f" of the package '{point.dist.name}'" if point.dist is not None else ""
+    return f"the analysis '{point.name}'{package}"
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")[:300]
+
+
+def _place_in(module: str, error: BaseException) -> str | None:
+    """File and line of the innermost frame in a module's package; None where the error did not come through it."""
+    package = module.partition(".")[0]
+    frames = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    return f"{frames[-1][0].co_filename}:{frames[-1][1]} in {frames[-1][0].co_name}" if frames else None
 
 
 def _import(path: str) -> Any:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from llm360.canonical import digest_of, sha256_digest
-from llm360.errors import IntegrityError, LLM360Error, ObjectExistsError, ObjectNotFoundError
+from llm360.errors import InputError, IntegrityError, LLM360Error, ObjectExistsError, ObjectNotFoundError
 from llm360.release.analyses import RESULTS_NAME, AnalysisResults
 from llm360.release.entries import Analysis as AnalysisDraft
 from llm360.release.history import CheckpointEntry, History
@@ -115,7 +115,14 @@ def _measure(task: Task, subject: Subject, piece: Piece) -> tuple[Subject, pa.Ta
     """The measurement, and the subject with the batch that the device's memory held."""
     while True:
         try:
-            return subject, task.analysis.measure(subject, piece, task.settings)
+            table = task.analysis.measure(subject, piece, task.settings)
+            if not isinstance(table, pa.Table):
+                raise InputError(
+                    f"the analysis '{task.analysis.name}' measured something that is no pyarrow.Table but a"
+                    f" {type(table).__name__}; its measure() has to return one, a row per item",
+                    reason="AnalysisFailed",
+                )
+            return subject, table
         except torch.OutOfMemoryError as error:
             if subject.batch_size == 1:
                 raise LLM360Error(f"out of memory with one sequence at a time: {error}") from error

@@ -19,7 +19,7 @@ from llm360.release.create import open_release
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.selection import select_checkpoints
 from llm360.storage import Storage
-from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis, telling
+from llm360_trainer.analyze.analysis import Analysis, Subject, available, load_analysis, telling, telling_place
 from llm360_trainer.analyze.work import Finished, Task, analyze
 from llm360_trainer.cli.evaluate import later_checkpoints, leave_answer, termination_answer, termination_log
 from llm360_trainer.exchange.opened import open_checkpoint
@@ -122,7 +122,8 @@ def run(analysis: Analysis, broken: Sequence[InputError], args: argparse.Namespa
         print(f"llm360: warning: {error.message}", file=sys.stderr)
     answer = termination_log()
     try:
-        done = _analyze(analysis, args)
+        with telling_place(analysis):
+            done = _analyze(analysis, args)
     except LLM360Error as error:
         with contextlib.suppress(StorageError):  # what went wrong is said, wherever else it cannot be
             leave_answer(answer, termination_answer(error.reason, error.message, ()))

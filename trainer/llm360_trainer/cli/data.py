@@ -205,7 +205,7 @@ def run_prepare(args: argparse.Namespace) -> int:
 
     if args.cpus is not None and args.cpus < 1:
         raise InputError(f"--cpus is {args.cpus}; it must be at least 1")
-    session = partial(ray_session, args.address, args.cpus)
+    session = partial(ray_session, args.address, args.cpus, _say)
     settings = prepare_settings(args)
     line = ProgressLine()
     try:

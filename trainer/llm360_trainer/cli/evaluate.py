@@ -43,6 +43,13 @@ exit codes:
   0 all results are there · 1 a task failed, or a checkpoint does not verify · 2 bad input: nothing was computed
 """
 
+OF_EVALUATION = {
+    **dict.fromkeys(("checkpoint", "mirror", "limit", "seed", "device", "dtype", "uid")),
+    "batch_size": "auto",
+    "samples": False,
+}
+"""Options that filling a mirror has no use for, with what they are where they are not given."""
+
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
@@ -161,8 +168,15 @@ def run_mirror(args: argparse.Namespace) -> int:
     """Fill a mirror.
 
     Raises:
-        InputError: the mirror cannot be written, there is no such task, or the hub does not have its data.
+        InputError: an option is an evaluation's, the mirror cannot be written, there is no such task, or the hub does
+            not have its data.
     """
+    for name, unset in OF_EVALUATION.items():
+        if getattr(args, name) != unset:
+            raise InputError(
+                f"--{name.replace('_', '-')} belongs to an evaluation; 'llm360 eval mirror' takes --tasks, --out and"
+                " --allow-code-execution"
+            )
     if args.out is None:
         raise InputError("--out is missing: the folder or s3://bucket/prefix that becomes the mirror")
     mirror = open_writable(args.out)

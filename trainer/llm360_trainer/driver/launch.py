@@ -33,6 +33,7 @@ from llm360_trainer.driver.push import CLOSE_SECONDS
 from llm360_trainer.driver.recorder import Recorder
 from llm360_trainer.driver.resources import Waiting, check_gpus, local_cpus
 from llm360_trainer.driver.service import check_host
+from llm360_trainer.driver.shared_folder import check_shared_folder, is_folder
 from llm360_trainer.driver.stages import plan_stages
 from llm360_trainer.prepare.cluster import check_reachable, not_started, unreachable
 from llm360_trainer.prepare.signals import SIGNAL_EXIT, Interruption, kept_handlers
@@ -126,6 +127,9 @@ def launch(run: ResolvedRun, options: LaunchOptions, say_end: Callable[[Outcome]
         with RayRuntime(run, options.address) as runtime:
             if run.spec.cluster.workers.device == "cuda" and options.address is None:
                 runtime.start()  # before hours of preparation: it sees whether this machine has the GPUs
+            if options.address is not None and is_folder(storage):
+                runtime.start()
+                check_shared_folder(storage)  # before hours of preparation
             stages = plan_stages(run, storage_options, progress.event, before_preparing=runtime.start)
             if history is not None:
                 check_pinned(run, history, stages)

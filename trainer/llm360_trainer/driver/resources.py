@@ -15,13 +15,9 @@ from ray.util.placement_group import placement_group_table
 from llm360.errors import InputError
 from llm360.report.text import counted
 from llm360.spec import ResolvedRun
+from llm360_trainer.prepare import waiting
+from llm360_trainer.prepare.waiting import describe_resources
 
-FIRST_SECONDS = 30.0
-"""Nodes that are there already give their workers within seconds; after so long somebody wonders."""
-AGAIN_SECONDS = 60.0
-"""Then it is said again so often, for whoever looks at a log's end."""
-LOOK_SECONDS = 5.0
-"""How often Ray is asked whether workers wait."""
 UNPLACED = ("PENDING", "RESCHEDULING")
 
 
@@ -66,7 +62,7 @@ def check_gpus(run: ResolvedRun, found: int) -> None:
     )
 
 
-class Waiting:
+class Waiting(waiting.Waiting):
     """Says what the workers of a run on a cluster wait for.
 
     Args:
@@ -79,32 +75,15 @@ class Waiting:
     def __init__(
         self,
         run: ResolvedRun,
-        say: Callable[[str], None],
+        say: Callable[[str], object],
         *,
         is_waiting: Callable[[], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run, self._say, self._clock = run, say, clock
-        self._is_waiting = is_waiting or has_unplaced_workers
-        self._next_look = -float("inf")
-        self._since: float | None = None
-        self._next_sentence = 0.0
+        def describe(seconds: float) -> str:
+            return describe_waiting(run, seconds, ray.cluster_resources(), ray.available_resources())
 
-    def look(self) -> None:
-        """See whether workers wait, unless that was seen a moment ago, and say so where it takes long."""
-        now = self._clock()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_SECONDS
-        if not self._is_waiting():
-            self._since = None
-            return
-        if self._since is None:
-            self._since, self._next_sentence = now, now + FIRST_SECONDS
-        if now >= self._next_sentence:
-            self._next_sentence = now + AGAIN_SECONDS
-            there, free = ray.cluster_resources(), ray.available_resources()
-            self._say(describe_waiting(self._run, now - self._since, there, free))
+        super().__init__(describe, say, is_waiting or has_unplaced_workers, clock=clock)
 
 
 def has_unplaced_workers() -> bool:
@@ -125,9 +104,9 @@ def describe_waiting(run: ResolvedRun, seconds: float, there: Mapping[str, float
     """
     asked = asked_of_rank(run)
     each = " and ".join(counted(int(number), kind) for kind, number in asked.items())
-    has = ", ".join(f"{counted(int(there.get(kind, 0)), kind)} ({int(free.get(kind, 0))} free)" for kind in asked)
+    has = describe_resources(asked, there, free)
     workers = counted(run.spec.cluster.world_size, "worker")
     return (
-        f"waiting for {seconds:.0f} s for {workers} with {each} each; the cluster has {has}; the run goes on when"
-        " nodes join or become free, or stop it and change cluster.workers"
+        f"waiting for {seconds:.0f} s for {workers} with {each} each; the cluster has {has}; the run goes on when nodes"
+        " join or become free, or stop it and change cluster.workers"
     )

@@ -139,7 +139,7 @@ def kernel_operations(backend: Backend) -> tuple[Any, ...]:
 @cache
 def _flash_problem() -> str | None:
     if importlib.util.find_spec("flash_attn") is None:
-        return "the package flash-attn is not installed; pip install 'llm360[cuda]'"
+        return "the package flash-attn is not installed; in a checkout of llm360: pip install '.[cuda]'"
     try:
         import flash_attn  # noqa: F401
     except ImportError as error:  # built for another torch, say

@@ -26,7 +26,7 @@ _CAPABILITY: dict[str, tuple[int, int]] = {"tensorwise": (8, 9), "rowwise": (9, 
 def fp8_unavailable(recipe: Recipe, device: torch.device) -> str | None:
     """Why a recipe cannot be used on a device, or None where it can."""
     if importlib.util.find_spec("torchao") is None:
-        return "the package torchao is not installed; pip install 'llm360[cuda]'"
+        return "the package torchao is not installed; in a checkout of llm360: pip install '.[cuda]'"
     if device.type != "cuda":
         return f"it needs a CUDA device, found {device.type}"
     found, needed = torch.cuda.get_device_capability(device), _CAPABILITY[recipe]

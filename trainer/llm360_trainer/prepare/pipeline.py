@@ -183,7 +183,7 @@ def prepare(
         say(f"{describe_lost(output, existing, lost)}: making what is lost again")
     work = _Work(settings, output, recipe, vocab_size, eos_id, ids_dtype(vocab_size), block_chars, run_bytes)
     try:
-        with _LazyRunner(session or ray_session) as runner:
+        with _LazyRunner(session or partial(ray_session, say=say)) as runner:
             lines, findings, held_out = _tokenize(work, files, runner, say, progress)
             layout = _layout(work, lines)
             table = _shuffle(work, lines, layout, runner, progress, None if existing is None else frozenset(lost))

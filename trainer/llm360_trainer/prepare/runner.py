@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from ray.data import DataContext
 from llm360.errors import LLM360Error
 from llm360_trainer.prepare.cluster import check_reachable, not_started, unreachable
 from llm360_trainer.prepare.signals import kept_handlers
+from llm360_trainer.prepare.waiting import wait_for_processor
 
 Item = TypeVar("Item")
 Block = TypeVar("Block")
@@ -59,10 +61,18 @@ class InProcess:
 
 
 class RayData:
-    """Runs on a Ray that is started already; see `ray_session`."""
+    """Runs on a Ray that is started already; see `ray_session`.
+
+    Args:
+        say: Takes a sentence for a person, where the Ray has no free processor.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See `Runner`."""
+        wait_for_processor(self._say)
         with DataContext.current(_context()):
             results = _apply(_dataset(items), _Each(work))
         return _unpack(results)
@@ -75,6 +85,7 @@ class RayData:
         Reading takes next to no processor, and is a step of its own so that the blocks of one large file spread
         over all cores.
         """
+        wait_for_processor(self._say)
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         readers = ray.data.TaskPoolStrategy(size=min(cores, len(items)))
         with DataContext.current(_context()):
@@ -85,13 +96,21 @@ class RayData:
         return _unpack(results)
 
 
+def tell(sentence: str) -> None:
+    """Say a sentence on standard error."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
-def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[RayData]:
+def ray_session(
+    address: str | None = None, cpus: int | None = None, say: Callable[[str], object] = tell
+) -> Iterator[RayData]:
     """A Ray to run on: the one that is started already, a cluster's, or a local one that ends with the session.
 
     Args:
         address: Of a cluster, `auto` to find it; None starts a local Ray.
         cpus: Cores of the local Ray; None takes all.
+        say: Takes a sentence for a person, where the Ray has no free processor.
 
     Raises:
         InputError: no cluster answers at the address.
@@ -99,13 +118,13 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
     """
     if ray.is_initialized():
         with _quiet():
-            yield RayData()
+            yield RayData(say)
         return
     try:
         with kept_handlers():
             _start_ray(address, cpus)
         with _quiet():
-            yield RayData()
+            yield RayData(say)
     finally:
         ray.shutdown()
 

@@ -19,7 +19,7 @@ from llm360_trainer.driver.stages import plan_stages
 from llm360_trainer.prepare.signals import Interruption
 from llm360_trainer.replay.comparison import Comparison, compare
 from llm360_trainer.replay.recorder import ReplayInput, ReplayRecorder
-from llm360_trainer.replay.segment import Segment, moved, recorded_run
+from llm360_trainer.replay.segment import Segment, moved, replayed_run
 from llm360_trainer.train.plan import AttemptPlan, StagePlan
 
 
@@ -62,7 +62,7 @@ def replay(
     Args:
         storage: Rooted at the release.
         segment: Of it.
-        overrides: Values of `--set`, see `recorded_run`.
+        overrides: Values of `--set`, see `replayed_run`.
         options: How.
         say_end: Called instead of a return where a second signal ends the process at once.
 
@@ -71,10 +71,10 @@ def replay(
         IntegrityError: bytes to start from are not those that the ledger names.
         ReplayStoppedError: a worker failed, or a signal came.
     """
-    run = recorded_run(storage, segment.history, segment.claim, overrides)
+    run = replayed_run(storage, segment.history, segment.claim, overrides)
     with (
         Progress(
-            run.name, segment.last_step, log_format=options.log_format, interval_seconds=options.log_interval
+            "replay", segment.last_step, log_format=options.log_format, interval_seconds=options.log_interval
         ) as progress,
         Interruption(leave_at_once(progress, say_end, "nothing was written, run it again")) as interruption,
         RayRuntime(run, options.address) as runtime,

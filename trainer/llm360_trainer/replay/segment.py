@@ -16,17 +16,15 @@ from typing import Any
 import pyarrow.compute as pc
 
 from llm360.errors import InputError, IntegrityError
-from llm360.release.create import load_config
 from llm360.release.entries import Attempt
 from llm360.release.environment import load_environment
 from llm360.release.history import CheckpointEntry, History
 from llm360.release.metrics import run_table
+from llm360.release.recorded import recorded_document
 from llm360.release.selection import find_checkpoint, name_of, select_checkpoints
 from llm360.spec import ResolvedRun
 from llm360.spec.identity import identity_changes
-from llm360.spec.layers import merge
 from llm360.spec.resolution import resolve
-from llm360.spec.run import API_VERSION, KIND, RESOLVED
 from llm360.storage import Storage
 
 BEGINNING = "start"
@@ -172,8 +170,8 @@ def _wanted(then: History, now: History, label_or_step: str) -> CheckpointEntry:
         return find_checkpoint(now, label_or_step)
 
 
-def recorded_run(storage: Storage, history: History, claim: Attempt, overrides: Sequence[str] = ()) -> ResolvedRun:
-    """The specification with which an attempt ran; `storage.uri` is where its release was written.
+def replayed_run(storage: Storage, history: History, claim: Attempt, overrides: Sequence[str] = ()) -> ResolvedRun:
+    """The specification with which an attempt's steps are trained anew; `storage.uri` is where its release was written.
 
     Args:
         storage: Rooted at the release.
@@ -186,13 +184,7 @@ def recorded_run(storage: Storage, history: History, claim: Attempt, overrides: 
         SpecError: an override is wrong.
         IntegrityError: the configuration is not what the ledger names.
     """
-    identity = load_config(storage, history.config_digest)
-    document = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": "replay", "annotations": {RESOLVED: "true"}},
-        "spec": merge(identity, claim.operations),
-    }
+    document = recorded_document(storage, history, claim)
     recorded, run = resolve(document), resolve(document, overrides, local=True)
     changes = [change for change in identity_changes(recorded.identity(), run.identity()) if not _ADDRESS.match(change)]
     if changes:

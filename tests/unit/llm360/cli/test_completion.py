@@ -12,7 +12,7 @@ from llm360.cli.completion import nodes
 # What follows `llm360 …`, when its last word is completed.
 CASES = [
     ("eval mir", {"mirror"}),
-    ("spec re", {"resolve", "reference"}),
+    ("spec re", {"resolve", "recorded", "reference"}),
     ("spec schema -o ", {"yaml", "json"}),
     ("presets show amber-t", {"amber-tiny"}),
     ("spec resolve --id", {"--identity"}),

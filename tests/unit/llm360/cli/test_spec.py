@@ -8,9 +8,13 @@ import pytest
 import yaml
 
 from llm360.cli import main
+from llm360.release.create import create_release, open_release
+from llm360.release.entries import Attempt
 from llm360.spec import load_run
+from llm360.storage import open_storage
 
 SAMPLE = "manifests/samples/amber-tiny.yaml"
+WORKERS = "cluster.workers.replicas"
 
 
 @pytest.fixture
@@ -54,6 +58,48 @@ def test_missing_store_is_mentioned(llm360):
     code, _, err = llm360("spec resolve amber-tiny")
     assert code == 0
     assert err.endswith("storage.uri is not set yet and belongs to the identity: give --store\n")
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A release that has begun, at its address: two attempts, the second on three workers."""
+    uri = str(tmp_path / "mine")
+    runs = [load_run("amber-tiny", ["training.seed=7", *more], store=uri) for more in ([], [f"{WORKERS}=3"])]
+    ledger = create_release(open_storage(uri), runs[0].identity())
+    for number, run in enumerate(runs, start=1):
+        fields = {"step": 0, "tokens": 0, "checkpoint": None, "world_size": 1, "device": "cpu"}
+        claim = Attempt(attempt=number, operations=run.operations(), **fields)
+        ledger.append(lambda _, claim=claim: claim)
+    return uri
+
+
+def test_the_run_file_of_a_release_is_the_same_run(llm360, release, tmp_path):
+    code, out, err = llm360(f"spec recorded {release}")
+    assert (code, err) == (0, f"identity {open_release(open_storage(release)).history().config_digest}\n")
+    assert out.splitlines()[0] == f"# Attempt 2 of file://{release}"
+    path = tmp_path / "run.yaml"
+    path.write_text(out)
+    assert llm360(f"spec validate {path}")[:2] == (0, f"{path}: ok\n")
+    assert llm360(f"spec resolve {path} --digest")[1] == err.removeprefix("identity ")
+    run = load_run(str(path))
+    assert (run.name, run.spec.training.seed, run.spec.cluster.workers.replicas) == ("mine", 7, 3)
+    assert llm360(f"spec recorded {release} -o json")[1].encode() == run.canonical()
+    first = json.loads(llm360(f"spec recorded {release} --attempt 1 -o json")[1])
+    assert first["spec"]["cluster"]["workers"]["replicas"] != 3
+
+
+def test_what_has_no_run_file_is_told(llm360, release, tmp_path):
+    nowhere = llm360(f"spec recorded {tmp_path / 'nowhere'}")
+    assert nowhere[:2] == (2, "")
+    assert nowhere[2].startswith(f"llm360: error: there is no release at file://{tmp_path}/nowhere: ledger/")
+    assert llm360(f"spec recorded {release} --attempt 3") == (
+        2,
+        "",
+        "llm360: error: there is no attempt 3; the ledger has 1, 2\n",
+    )
+    (config,) = (tmp_path / "mine/config").iterdir()
+    config.write_text(config.read_text().replace('"seed":7', '"seed":8'))
+    assert llm360(f"spec recorded {release}")[:2] == (1, "")
 
 
 def test_wrong_value_is_one_sentence_and_exit_2(llm360):

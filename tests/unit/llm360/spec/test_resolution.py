@@ -46,6 +46,12 @@ def test_a_presets_name_is_the_runs_without_its_dots():
     assert resolve(run.document()) == run
 
 
+def test_a_release_says_what_its_makers_state_and_nothing_of_the_preset():
+    assert resolve(document(preset="amber-7b")).operations()["release"] == {"authors": []}
+    stated = resolve(document(preset="amber-7b", release={"description": "ours"})).operations()["release"]
+    assert stated == {"authors": [], "description": "ours"}
+
+
 def test_preset_may_be_set():
     assert resolve(document(preset="amber-7b"), ["preset=amber-tiny"]).spec.model.hidden_size == 128
 
@@ -336,3 +342,17 @@ def test_whatever_is_given_ends_in_a_run_or_in_sentences(spec, with_preset):
 def test_whatever_stands_for_the_document_ends_in_sentences(value):
     with pytest.raises(InputError):
         resolve(value)
+
+
+@pytest.mark.parametrize("override", ["training.gradientClip=null", "evaluation.nodeSelector={}"])
+def test_what_a_resolved_run_is_without_no_built_in_value_gives_back(override):
+    """Workers, pods and replays get the resolved document: with a limit of the gradient they would train otherwise."""
+    run = load_run("amber-tiny", [override], store="s3://b/x")
+    assert resolved_from_json(run.canonical()) == run
+
+
+def test_a_resolved_document_takes_built_in_values_of_what_came_since():
+    old = load_run("amber-tiny", store="s3://b/x").document()
+    del old["spec"]["recovery"]["maxAttempts"], old["spec"]["evaluation"]
+    spec = resolve(old).spec
+    assert (spec.recovery.max_attempts, spec.evaluation.retries) == (5, 3)

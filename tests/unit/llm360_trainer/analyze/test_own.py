@@ -138,3 +138,51 @@ def test_no_package_takes_the_place_of_what_is_built_in(install):
 def test_a_mistyped_name_is_told_with_the_nearest():
     with pytest.raises(InputError, match=r"there is no analysis 'memorisation' \(did you mean 'memorization'\?\)"):
         load_analysis("memorisation")
+
+
+FAILING = """\
+import sys
+from llm360_trainer.analyze.analysis import Analysis
+class Own(Analysis):
+    name = "own"
+    summary = reads = writes = "own"
+    def measure(self, subject, piece, settings):
+        return self.share(piece)
+    def share(self, piece):
+        return {line}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("1 / 0", "failed: ZeroDivisionError: division by zero, at {file}:9 in share"),
+        ("piece.read.ids['a\\nb']", "failed: IndexError: only integers, "),
+        ("sys.exit(3)", "failed: SystemExit: 3, at {file}:9 in share"),
+        ("open('/no/such/words')", "failed: FileNotFoundError: [Errno 2] No such file or directory: '/no/such/words',"),
+        ("(_ for _ in ()).throw(ValueError())", "failed: ValueError, at {file}:9 in <genexpr>"),
+        ("None", "measured something that is no pyarrow.Table but a NoneType; its measure() has to return one"),
+    ],
+)
+def test_what_goes_wrong_in_its_code_is_a_sentence_with_the_place(
+    install, release, capsys, tmp_path, monkeypatch, line, sentence
+):
+    install("failing", FAILING.replace("{line}", line), "[llm360.analyses]\nown = failing:Own\n")
+    monkeypatch.setenv("LLM360_TERMINATION_LOG", str(tmp_path / "log"))
+
+    assert run(["analyze", "own", release.uri, "--sequences", "2", "--chunks", "0"]) == 2
+
+    printed = capsys.readouterr()
+    (told,) = printed.err.splitlines()
+    assert printed.out == ""
+    assert told.startswith("llm360: error: the analysis 'own' ")
+    assert sentence.format(file=tmp_path / "site/failing.py") in told
+    answer = json.loads((tmp_path / "log").read_text())
+    assert (answer["reason"], answer["message"]) == ("AnalysisFailed", told.removeprefix("llm360: error: "))
+
+
+def test_a_fault_of_ours_is_not_laid_at_its_door(install, release, monkeypatch):
+    install("good", OWN, "[llm360.analyses]\nown = good:Own\n")
+    monkeypatch.setattr("llm360_trainer.cli.analyze.select_checkpoints", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(["analyze", "own", release.uri])

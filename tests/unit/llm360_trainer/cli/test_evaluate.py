@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from llm360.cli import main
 from llm360.release.create import open_release
 from llm360.release.verify import verify
 from llm360.storage import open_storage
-from llm360_trainer.cli.evaluate import TERMINATION_LOG
+from llm360_trainer.cli.evaluate import OF_EVALUATION, TERMINATION_LOG, configure
 from llm360_trainer.evaluate.tasks import HARNESS
 
 
@@ -228,3 +229,28 @@ def test_what_is_loaded_is_bad_input_where_there_is_no_tokenizer(evaluate, train
     code, _, told = evaluate("--checkpoint", "latest", "--tasks", "arc_easy")
     assert code == 2
     assert "the release has no tokenizer beside its checkpoints, and tasks are text" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--checkpoint", "latest"), ("--mirror", "s3://b/m"), ("--limit", "3"), ("--seed", "1"), ("--device", "cpu"),
+        ("--dtype", "float32"), ("--uid", "job-1"), ("--batch-size", "4"), ("--samples", None),
+    ],
+)  # fmt: skip
+def test_filling_a_mirror_refuses_what_it_has_no_use_for(option, value, tmp_path, capsys):
+    words = [option] if value is None else [option, value]
+    assert main.run(("eval", "mirror", "--tasks", "arc_easy", "--out", str(tmp_path / "mirror"), *words)) == 2
+    assert capsys.readouterr().err == (
+        f"llm360: error: {option} belongs to an evaluation; 'llm360 eval mirror' takes --tasks, --out and"
+        " --allow-code-execution\n"
+    )
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_every_option_belongs_to_an_evaluation_or_a_mirror_or_both():
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    both = {"help", "uri", "tasks", "out", "allow_code_execution", "output"}
+    options = {action.dest: action.default for action in parser._actions if action.dest not in both}
+    assert options == OF_EVALUATION

@@ -17,5 +17,5 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     assert done.returncode == 2
     sentence, last = done.stderr.splitlines()
     assert sentence.startswith("llm360: 'run' needs the package 'ray', which is not installed")
-    assert "'llm360[trainer]'" in sentence
+    assert sentence.endswith("install it in a checkout of llm360 with: pip install '.[trainer]'")
     assert json.loads(last)["reason"] == "PackageMissing"

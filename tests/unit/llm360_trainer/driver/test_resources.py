@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from llm360.errors import InputError
-from llm360_trainer.driver import resources
 from llm360_trainer.driver.resources import Waiting, check_gpus, describe_waiting, local_cpus, rank_cpus
+from llm360_trainer.prepare.waiting import LOOK_SECONDS
 
 CUDA = ("cluster.workers.device=cuda", "cluster.workers.gpus=4", "cluster.workers.replicas=2")
 
@@ -66,4 +66,4 @@ def test_waiting_is_said_now_and_then_and_only_while_it_lasts(make_run: Any, mon
         waiting.look()
         now += 0.5
     assert said == [(30, "waiting for 30 s f"), (90, "waiting for 90 s f"), (190, "waiting for 30 s f")]
-    assert len(asked) == 200 / resources.LOOK_SECONDS
+    assert len(asked) == 200 / LOOK_SECONDS

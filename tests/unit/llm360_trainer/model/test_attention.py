@@ -127,7 +127,7 @@ def test_a_cpu_trains_with_sdpa_alone():
     for backend in set(BACKENDS) - {"sdpa"}:
         assert unavailable(backend, cpu, torch.bfloat16) == "it needs a CUDA device, found cpu"
     assert unavailable("cudnn", torch.device("cuda"), torch.float32) == "it needs bf16, found float32"
-    assert "pip install 'llm360[cuda]'" in unavailable("flash", torch.device("cuda"), torch.bfloat16)
+    assert "checkout of llm360: pip install '.[cuda]'" in unavailable("flash", torch.device("cuda"), torch.bfloat16)
 
 
 def test_a_package_that_does_not_import_is_not_used(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from llm360.release.create import open_release
 from llm360.release.history import History
 from llm360.storage import Storage, open_storage
 from llm360_trainer.replay.launch import attempt_plan
-from llm360_trainer.replay.segment import find_segment, moved, recorded_run
+from llm360_trainer.replay.segment import find_segment, moved, replayed_run
 from llm360_trainer.train.plan import GroupInfo, StagePlan
 
 CHUNK = 5
@@ -125,32 +125,32 @@ def test_steps_are_left_out_as_they_were_when_the_checkpoint_was_made(
     assert (plan.attempt, plan.resume, plan.skip, plan.last_step) == (1, None, {1}, 4)
 
 
-class TestRecordedRun:
+class TestReplayedRun:
     @pytest.fixture
     def history(self, make_run: Any, start_recorder: Any, group: GroupInfo, store: Path) -> History:
         start_recorder(make_run("parallelism.microBatch=2")).begin_attempt(group)
         return open_release(open_storage(str(store))).history()
 
     def test_it_is_the_run_as_the_attempt_ran_it(self, history: History, make_run: Any, store: Path) -> None:
-        run = recorded_run(open_storage(str(store)), history, history.attempts[0])
+        run = replayed_run(open_storage(str(store)), history, history.attempts[0])
         assert run.spec == make_run("parallelism.microBatch=2").spec
 
     def test_a_copy_reads_its_own_data(self, history: History, store: Path, tmp_path: Path) -> None:
         store.rename(tmp_path / "copy")
         copy = open_storage(str(tmp_path / "copy"))
-        run = moved(recorded_run(copy, history, history.attempts[0]), copy.uri)
+        run = moved(replayed_run(copy, history, history.attempts[0]), copy.uri)
         assert run.store == copy.uri
         assert run.stages[0].uri == f"{copy.uri}/data/stage1"
 
     def test_what_is_done_elsewhere_may_change_but_not_what_is_trained(self, history: History, store: Path) -> None:
         storage, claim = open_storage(str(store)), history.attempts[0]
-        run = recorded_run(storage, history, claim, ["cluster.workers.replicas=1", 'data.uri="file:///copy"'])
+        run = replayed_run(storage, history, claim, ["cluster.workers.replicas=1", 'data.uri="file:///copy"'])
         assert (run.spec.cluster.world_size, run.stages[0].uri) == (1, "file:///copy")
         with pytest.raises(InputError, match=r"another run: spec\.training\.seed: was 11111, is now 3\. A replay may"):
-            recorded_run(storage, history, claim, ["training.seed=3"])
+            replayed_run(storage, history, claim, ["training.seed=3"])
 
     def test_another_configuration_is_refused(self, history: History, store: Path) -> None:
         (path,) = (store / "config").iterdir()
         path.write_text(json.dumps(json.loads(path.read_text()) | {"preset": "amber-7b"}))
         with pytest.raises(IntegrityError, match="but the ledger names"):
-            recorded_run(open_storage(str(store)), history, history.attempts[0])
+            replayed_run(open_storage(str(store)), history, history.attempts[0])
