@@ -67,7 +67,7 @@ answer, and for a program that does not hear of SIGTERM, being a container's fir
 WITHOUT_DRAINING = {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "0"}
 """Ray that is asked to go waits up to 30 s for Ray Serve to lead requests elsewhere; there is no Ray Serve here."""
 
-LAST_WORDS_SECONDS = 30
+LAST_WORDS_SECONDS = 45
 """How long a driver that is asked to stop may take for its last records, beside the time for a checkpoint."""
 
 CONTAINER_OUTPUT = "/proc/1/fd/1"

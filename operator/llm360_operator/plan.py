@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llm360.canonical import sha256_digest
+from llm360.canonical import canonical_json, sha256_digest
 from llm360.errors import LLM360Error, SpecError
 from llm360.spec import ResolvedRun, identity_changes, resolve, resolved_from_json
 from llm360.spec.evaluation import Evaluation
@@ -80,12 +80,12 @@ def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_imag
             changes = identity_changes(pinned.identity(), fresh.identity())
             if changes:
                 return Plan(None, base, True, problem=_edited(base, changes))
-        config = _resolve(fresh, pinned, default_image)
+        document = _written(_resolve(fresh, pinned, run["spec"], default_image), configs.get(base), run["spec"])
+        config = _read(document)
     except LLM360Error as error:
         return replace(held or Plan(None, current, False), problem=error.message)
     if held is not None and held.config == config:
         return held
-    document = config.canonical()
     name = config_name(metadata["name"], document)
     if pinned is None or pinned == config:
         name = base
@@ -116,10 +116,13 @@ def _read(document: bytes) -> ResolvedRun:
     return resolved_from_json(document)
 
 
-def _resolve(fresh: ResolvedRun, pinned: ResolvedRun | None, default_image: str) -> ResolvedRun:
+def _resolve(
+    fresh: ResolvedRun, pinned: ResolvedRun | None, stated: Mapping[str, Any], default_image: str
+) -> ResolvedRun:
     """The object resolved now; with a pinned configuration, that one with the object's operations.
 
-    What only the operator acts on is left out, so that changing it disturbs no pod.
+    What only the operator acts on is left out, so that changing it disturbs no pod. The words of the release stay those
+    that the run began with, where the object has none: presets had some once.
     """
     document = fresh.document()
     image = default_image
@@ -128,6 +131,8 @@ def _resolve(fresh: ResolvedRun, pinned: ResolvedRun | None, default_image: str)
         image = base["cluster"]["image"]
         operations = operations_of(document["spec"]) | {"evaluation": base["evaluation"]}
         operations["cluster"]["keepOnFailure"] = base["cluster"]["keepOnFailure"]
+        if "release" not in stated:
+            operations["release"] = base["release"]
         document["spec"] = merge(operations, identity_of(base))
     elif fresh.store.startswith("file://"):
         raise SpecError(
@@ -140,6 +145,32 @@ def _resolve(fresh: ResolvedRun, pinned: ResolvedRun | None, default_image: str)
     document["spec"]["suspend"] = False
     document["spec"]["cluster"].setdefault("image", image)
     return resolve(document)
+
+
+def _written(config: ResolvedRun, pinned: bytes | None, stated: Mapping[str, Any]) -> bytes:
+    """What is stored of a configuration, which loads again to the same.
+
+    As long as its image is the one that the run began with, it holds no field that came since and that the object does
+    not state: the image's program might not know it.
+    """
+    document = config.document()
+    if pinned is not None:
+        base = json.loads(pinned)["spec"]
+        if document["spec"]["cluster"]["image"] == base["cluster"]["image"]:
+            document["spec"] = _known(document["spec"], base, stated)
+    return canonical_json(document)
+
+
+def _known(value: Any, *others: Any) -> Any:
+    """A value without what no other knows: members of objects are left out, anything else stays."""
+    there = [other for other in others if isinstance(other, Mapping)]
+    if not isinstance(value, dict) or not there:
+        return value
+    return {
+        key: _known(member, *(other[key] for other in there if key in other))
+        for key, member in value.items()
+        if any(key in other for other in there)
+    }
 
 
 def _edited(name: str, changes: Sequence[str]) -> str:

@@ -14,18 +14,14 @@ from llm360.spec.cluster import duration_seconds
 from llm360.spec.status import Phase
 from llm360_operator import builders
 from llm360_operator.case import Action, Case, Create, Memory, Step
-from llm360_operator.seen import Job, Trouble, read_time, write_time
-from llm360_operator.training import ENDED, SOON_SECONDS, held_up, is_ready, progress_of, trained
+from llm360_operator.seen import Job, Trouble
+from llm360_operator.training import SOON_SECONDS, held_up, is_ready, progress_of, stopped, trained
 from llm360_operator.verdict import FINAL, Verdict, condition
 
 WAIT_SECONDS = 10.0
 """When to look again at something that takes its time, and of which no event may tell."""
 PREFLIGHT_RETRY_SECONDS = 60.0
 """When a preflight that found something wrong is done again: the bucket, or the Secret, may have been put right."""
-STOP_MARGIN_SECONDS = 15.0
-"""How long the pods of a driver that is being stopped stay beyond its own limit."""
-SILENT_SECONDS = 10.0
-"""How long a driver that is being stopped may be silent: on a busy head, in the middle of a checkpoint, it is late."""
 MAX_BACKOFF_SECONDS = 300.0
 NEW_CLUSTER_AFTER = 3
 """Failed jobs in a row after which the cluster itself is replaced: a pod may be sick in a way nobody sees."""
@@ -134,16 +130,8 @@ def _freed(case: Case, verdict: Verdict) -> Step:
 
     What it commits last is what the status goes on saying.
     """
-    now, driver = case.seen.now, case.seen.driver
-    begun, gone_after = (read_time(case.status.get(key)) or now for key in ("stopping", "goneAfter"))
-    if driver is not None:  # one that has said its end is gone as soon as it is silent
-        gone_after = now + timedelta(seconds=0 if driver.get("phase") in ENDED else SILENT_SECONDS)
-    memory = (("stopping", write_time(begun)), ("goneAfter", write_time(gone_after)))
-    limit = STOP_MARGIN_SECONDS + (builders.stop_seconds(case.plan.config) if case.plan.config is not None else 0)
-    is_gone = driver is None and now >= gone_after
-    actions = case.delete_jobs()
-    if not case.live_jobs and (is_gone or (now - begun).total_seconds() >= limit):
-        actions = case.delete_cluster()
+    is_over, memory = stopped(case)
+    actions = case.delete_cluster() if is_over and not case.live_jobs else case.delete_jobs()
     return Step(verdict, actions, SOON_SECONDS, (*progress_of(case).items(), *memory))
 
 
@@ -319,9 +307,14 @@ def clustered(case: Case) -> Step | None:
 
 
 def submitted(case: Case) -> Step | None:
-    """A ready cluster without a job is given the next one."""
+    """A ready cluster without a job is given the next one, once the driver before has left."""
     if case.live_jobs:
         return None
+    if "stopping" in case.status:  # a stop that its user took back; two drivers would want the same port
+        is_over, memory = stopped(case)
+        if not is_over:
+            ending = Verdict("Recovering", "JobEnding", "the driver before is being stopped; the next one follows")
+            return Step(ending, (), SOON_SECONDS, (*progress_of(case).items(), *memory))
     assert case.seen.cluster is not None
     number = case.submission + 1
     verdict = Verdict("Recovering" if case.has_begun else "Starting", "JobSubmitted", f"job {number} starts the driver")

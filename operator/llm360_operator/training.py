@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+from llm360.canonical import sha256_digest
+from llm360.spec import resolved_from_json
 from llm360.spec.status import Phase
-from llm360_operator.case import Case, Step
+from llm360_operator.builders import stop_seconds
+from llm360_operator.case import Case, Memory, Step
 from llm360_operator.evaluation import GOING_SECONDS
 from llm360_operator.names import STATUS_PORT
 from llm360_operator.progress import driver_progress, progress_text
-from llm360_operator.seen import Trouble
+from llm360_operator.seen import Trouble, read_time, write_time
 from llm360_operator.verdict import Verdict
 
 POLL_SECONDS = 15.0
@@ -20,6 +24,12 @@ ENDED = ("Succeeded", "Stopped")
 """What a driver says of itself once it has ended, while it waits for that to be read."""
 SOON_SECONDS = 2.0
 """When to look again at something that is about to happen."""
+SILENT_SECONDS = 10.0
+"""How long a driver that is being stopped may be silent: on a busy head, in the middle of a checkpoint, it is late."""
+STOP_MARGIN_SECONDS = 15.0
+"""How long the pods of a driver that is being stopped stay beyond its own limit."""
+LOST_CONFIG_SECONDS = 165.0
+"""The same where nothing says it any more: what the built-in `recovery.stopSeconds` comes to."""
 
 
 def trained(case: Case) -> Step | None:
@@ -28,12 +38,38 @@ def trained(case: Case) -> Step | None:
     if older or job.is_deleting:
         verdict = Verdict("Recovering", "JobEnding", f"job {job.number} is being stopped; the next one follows")
         extra = tuple(action for action in case.delete_jobs() if len(case.live_jobs) > 1)
-        return Step(verdict, extra, SOON_SECONDS)
+        return Step(verdict, extra, SOON_SECONDS, stopped(case)[1])
     progress = progress_of(case)
     memory = (*progress.items(), ("submission", job.number))
     verdict = _training_verdict(case, case.status | progress)
     wait = SOON_SECONDS if _is_ending(case.seen.driver) else POLL_SECONDS if is_ready(case) else GOING_SECONDS
     return Step(verdict, (), wait, memory)
+
+
+def stopped(case: Case) -> tuple[bool, Memory]:
+    """Whether a driver that is asked to stop has left, or has had its time; and what is to be remembered of it.
+
+    One that has said its end is gone as soon as it is silent, any other after a while.
+    """
+    now, driver = case.seen.now, case.seen.driver
+    begun, gone_after = read_time(case.status.get("stopping")) or now, read_time(case.status.get("goneAfter"))
+    if driver is not None:
+        gone_after = now if driver.get("phase") in ENDED else None
+    elif gone_after is None:
+        # Where no job ran when the stop began there is none; and while it prepares data it serves nothing.
+        is_expected = "attempt" in case.status and bool(case.live_jobs or "stopping" in case.status)
+        gone_after = now + timedelta(seconds=SILENT_SECONDS if is_expected else 0)
+    is_gone = driver is None and gone_after is not None and now >= gone_after
+    memory = (("stopping", write_time(begun)), ("goneAfter", gone_after and write_time(gone_after)))
+    return is_gone or (now - begun).total_seconds() >= _limit(case), memory
+
+
+def _limit(case: Case) -> float:
+    """How long a driver may take to stop: by the configuration that its pods run with, which may be an older one."""
+    digest = case.seen.cluster.digest if case.seen.cluster is not None else ""
+    document = next((each for each in case.seen.configs.values() if sha256_digest(each) == digest), None)
+    config = case.plan.config if document is None else resolved_from_json(document)
+    return STOP_MARGIN_SECONDS + (LOST_CONFIG_SECONDS if config is None else stop_seconds(config))
 
 
 def progress_of(case: Case) -> dict[str, Any]:

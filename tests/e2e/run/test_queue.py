@@ -58,7 +58,7 @@ def make_replay(run, image, workers):
     ours = run.manifest["spec"]["storage"]
     text = SAMPLE.read_text().replace("s3://releases/amber-tiny", ours["uri"])
     job = yaml.safe_load(text.replace("http://minio.minio:9000", ours["endpoint"]))
-    job["metadata"] = {"name": run.name, "namespace": run.namespace}
+    job["metadata"]["namespace"] = run.namespace
     cluster = job["spec"]["rayClusterSpec"]
     group = cluster["workerGroupSpecs"][0]
     group |= dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), workers)
@@ -122,10 +122,12 @@ def test_a_run_is_preempted_readmitted_suspended_resized_and_resumed(
     run.wait(lambda: not run.pods(), "the end of all pods", STEP_SECONDS)
     kubectl_llm360("verify", run, "--endpoint", testbed.s3_endpoint)
 
-    job = make_replay(run, testbed.load("trainer"), workers=1)
-    kubectl.apply([job])
-    run.wait(lambda: has_ended(job), "the end of the replay", STEP_SECONDS)
-    said = kubectl.kubectl("logs", f"--namespace={namespace}", f"--selector=job-name={run.name}", "--tail=-1")
+    replay = make_replay(run, testbed.load("trainer"), workers=1)
+    kubectl.apply([replay])
+    run.wait(lambda: has_ended(replay), "the end of the replay", STEP_SECONDS)
+    said = kubectl.kubectl(
+        "logs", f"--namespace={namespace}", f"--selector=job-name={replay['metadata']['name']}", "--tail=-1"
+    )
     assert "the same bits" in said, said
     run.remove()
     assert "complete" in llm360("status", run.uri), "the release is gone with its object"

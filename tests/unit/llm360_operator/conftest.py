@@ -19,7 +19,6 @@ from llm360_operator.names import (
     TASKS_ANNOTATION,
 )
 from llm360_operator.reconcile import reconcile
-from llm360_operator.rules import SILENT_SECONDS
 from llm360_operator.seen import Cluster, Evaluation, Job, Preflight, Seen
 
 SETTINGS = Settings("operator:1", "trainer:1")
@@ -188,6 +187,8 @@ class World:
             self.cluster = replace(self.cluster, is_deleting=True)
         else:
             number = int(action.name.rpartition("-")[2])
+            if self.driver:
+                self.driver = self.driver | {"phase": "Stopped"}
             self.jobs[number] = replace(self.jobs[number], is_deleting=True)
 
     # What the others do.
@@ -204,8 +205,13 @@ class World:
         self.evaluations = {name: job for name, job in self.evaluations.items() if not job.is_deleting}
         for number in [number for number, job in self.jobs.items() if job.is_deleting]:
             if self.jobs.pop(number).state == "Active":
-                self.driver = None
-                self.pass_time(SILENT_SECONDS)
+                self.leave()
+
+    def leave(self):
+        """The driver has stopped, and waits until its end was read."""
+        if self.driver and self.driver.get("phase") == "Stopped":
+            self.step()
+        self.driver = None
 
     def end_preflight(self, state="Passed", **answer):
         if self.preflight and self.preflight.state == "Running" and not self.preflight.is_deleting:

@@ -116,7 +116,7 @@ def test_the_head_has_all_its_ports_and_the_configuration_as_one_file(build):
     assert mount in preflight["volumeMounts"]
     assert mount not in worker["volumeMounts"]
     assert {"name": "LLM360_LOG_COPY", "value": "/proc/1/fd/1"} in head["env"]
-    assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "150"} in head["env"], "recovery.stopSeconds, and some"
+    assert {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "165"} in head["env"], "recovery.stopSeconds, and some"
 
 
 def test_pods_go_at_once_for_they_have_nothing_to_save(build):

@@ -7,8 +7,8 @@ import pytest
 from llm360.spec import resolved_from_json
 from llm360_operator import builders
 from llm360_operator.case import Create
-from llm360_operator.rules import SILENT_SECONDS, STOP_MARGIN_SECONDS
 from llm360_operator.seen import Job, Trouble
+from llm360_operator.training import LOST_CONFIG_SECONDS, SILENT_SECONDS, STOP_MARGIN_SECONDS
 
 
 def kinds(decision):
@@ -348,7 +348,7 @@ def ask_to_stop(world):
     world.step()
     driver = world.driver
     world.finish_deletions()
-    world.driver = driver
+    world.driver = driver | {"phase": "Training"}
 
 
 def test_pods_are_replaced_once_the_driver_has_committed_its_last_records(training):
@@ -368,14 +368,70 @@ def test_a_driver_that_answers_late_in_the_middle_of_its_checkpoint_is_not_given
     training.step()
     driver = training.driver
     for _ in range(3):
+        training.pass_time(30)  # in which the operator, perhaps a new one, did not look
         training.driver = None
+        assert kinds(training.step()) == []
         training.pass_time(SILENT_SECONDS - 1)
         assert kinds(training.step()) == []
         training.driver = driver
         assert kinds(training.step()) == []
     training.driver = None
+    training.step()
     training.pass_time(SILENT_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
+
+
+def test_a_driver_that_does_not_answer_when_it_is_asked_to_stop_has_its_time_too(training):
+    driver, training.driver = training.driver, None
+    training.change(suspend=True)
+    training.step()
+    training.finish_deletions()
+    assert kinds(training.step()) == []
+    training.driver = driver
+    training.pass_time(100)
+    assert kinds(training.step()) == []
+
+
+def test_a_driver_is_stopped_by_the_configuration_that_it_runs_with(training):
+    training.change(recovery={"stopSeconds": 0})
+    training.step()
+    driver = training.driver
+    training.finish_deletions()
+    training.driver = driver | {"phase": "Training"}
+    training.pass_time(120)
+    assert kinds(training.step()) == []
+
+
+def test_a_driver_whose_configuration_is_lost_has_its_time_to_stop(training):
+    training.configs.clear()
+    training.change(suspend=True)
+    training.step()
+    driver = training.driver
+    training.finish_deletions()
+    training.driver = driver | {"phase": "Training"}
+    training.pass_time(LOST_CONFIG_SECONDS)
+    assert kinds(training.step()) == []
+    training.pass_time(STOP_MARGIN_SECONDS)
+    assert kinds(training.step()) == ["-RayCluster"]
+
+
+@pytest.mark.parametrize("stop", [{"suspend": True}, {"cluster": {"workers": {"replicas": 3}}}])
+def test_a_stop_that_is_taken_back_waits_for_the_driver_that_still_stops(training, stop):
+    """Two drivers on one head would want the same port, and the operator would listen to the wrong one."""
+    before = {name: training.run["spec"].get(name) for name in stop}
+    training.change(**stop)
+    training.step()
+    driver = training.driver
+    training.finish_deletions()
+    training.driver = driver | {"phase": "Training", "step": 9}
+    training.change(**{name: value or {} if name == "cluster" else False for name, value in before.items()})
+    assert kinds(training.step()) == []
+    assert (training.said, training.status["step"]) == (("Recovering", "JobEnding"), 9)
+    training.driver |= {"phase": "Stopped"}
+    assert kinds(training.step()) == []
+    training.driver = None
+    assert "+RayJob" in kinds(training.step())
+    assert not training.status.keys() & {"stopping", "goneAfter"}
 
 
 def a_wrong_object(world):
@@ -399,6 +455,7 @@ def test_a_driver_may_take_its_time_however_long_the_run_was_not_ready(training,
     training.change(cluster={"workers": {"replicas": 1000}})
     assert kinds(training.step()) == [], "an object that turns wrong meanwhile does not hasten it"
     training.driver = None
+    training.step()
     training.pass_time(SILENT_SECONDS)
     assert kinds(training.step()) == ["-RayCluster"]
     training.finish_deletions()
@@ -639,6 +696,11 @@ def test_a_job_that_is_being_removed_has_not_failed(training):
     assert training.said == ("Recovering", "JobEnding")
     training.finish_deletions()
     training.settle()
+    assert (training.live, training.said) == ([], ("Recovering", "JobEnding")), "its driver still answers"
+    training.driver = None
+    training.step()
+    training.pass_time(SILENT_SECONDS)
+    training.settle()
     assert training.live == [2]
     assert "failures" not in training.status
 
@@ -708,5 +770,7 @@ def test_pods_on_a_node_that_does_not_answer_are_given_up_by_force(training):
 def test_lost_pods_do_not_keep_a_run_from_being_suspended(training):
     training.lose_node()
     training.change(suspend=True)
+    training.settle()
+    training.pass_time(SILENT_SECONDS)
     training.settle()
     assert training.said == ("Suspended", "SuspendAsked")

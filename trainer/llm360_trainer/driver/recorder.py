@@ -131,6 +131,7 @@ class Recorder:
             record = replace(record, memory_bytes=max(record.memory_bytes, self._peak_memory))
             self._pending.append(record)
             self._last_record = record
+        self._attempts.is_training = True  # though the end of the group before may be told late
         self._outbox.record(record)
         self._metrics.observe(record, self._world)
         if self._over.is_set():

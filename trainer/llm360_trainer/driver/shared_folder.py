@@ -15,7 +15,7 @@ from llm360.storage import Storage, open_storage
 
 WORKS = ("CPU", "GPU")
 """What a node has at least one of, if it is given work."""
-APPEAR_SECONDS = 10.0
+APPEAR_SECONDS = 30.0
 """How long a new file of a shared folder may take to show on other machines."""
 ANSWER_SECONDS = 60.0
 """How long a machine may take to answer: a process has to start there. One that has left never does."""

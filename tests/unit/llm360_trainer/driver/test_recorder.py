@@ -304,6 +304,20 @@ def test_who_has_nothing_to_checkpoint_stops_at_once(
     assert update.outcome.exit_code == 130
 
 
+def test_the_end_of_the_group_before_may_be_told_late(
+    make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
+) -> None:
+    recorder = start_recorder(make_run("recovery.backoffSeconds=0"))
+    recorder.begin_attempt(group)
+    train_to(recorder, 1, 2)
+    recorder.begin_attempt(group)
+    recorder.group_failed("rank 0 died")
+    train_to(recorder, 1, 2, attempt=2)
+    assert recorder.status()["phase"] == "Training"
+    recorder.interrupt(130, "SIGINT")
+    assert recorder.drain().outcome is None, "it has two steps to checkpoint"
+
+
 @pytest.mark.parametrize("end", ["a rank fails", "the group dies", "another group starts"])
 def test_ranks_that_die_before_their_last_checkpoint_are_not_waited_for(
     end: str, make_run: Any, start_recorder: Any, group: GroupInfo, train_to: Any
