@@ -22,6 +22,7 @@ from llm360.spec.crd import crd
 from llm360.spec.reference import reference_page
 from llm360.spec.schema import openapi_schema
 from llm360.storage import open_storage
+from llm360.storage.open import without_credentials
 
 RESOLVE_EXAMPLES = """\
 examples:
@@ -36,8 +37,8 @@ RECORDED_EXAMPLES = """\
 The run file with which a release was made: what its ledger names as the run's configuration, and the settings that an
 attempt recorded (workers, parallelism, recovery …). It is complete: its preset is not applied again, so a later
 version's presets change nothing, and a field that you take out is not the preset's then. The run's name is the last
-part of the release's address; change it as you like. `llm360 run` goes on with the release, with another --store it
-makes a new one.
+part of the release's address; change it as you like. `llm360 run` goes on with the release at the address at which it
+was written, which is said where it lies elsewhere now; with another --store it makes a new one.
 
 examples:
   llm360 spec recorded s3://bucket/run > run.yaml          as the newest attempt ran it
@@ -143,6 +144,12 @@ def run_recorded(args: argparse.Namespace) -> int:
     run = recorded_run(storage, history, claim)
     _write(run.document(), args.output, RECORDED_COMMENT.format(claim=claim, run=run))
     print(f"identity {run.identity_digest()}", file=sys.stderr)
+    if storage.uri != run.store:
+        print(
+            f"llm360: it was written at {run.store}, and that is where `llm360 run` goes with it, whatever lies at"
+            f" {without_credentials(storage.uri)}; give it another --store, or put the release back there",
+            file=sys.stderr,
+        )
     return 0
 
 

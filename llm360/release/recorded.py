@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from llm360.errors import InputError
 from llm360.release.create import load_config
@@ -82,5 +83,5 @@ def name_at(uri: str) -> str:
     >>> name_at("s3://bucket/runs/Amber_7B/")
     'amber-7b'
     """
-    last = uri.rstrip("/").rpartition("/")[2].lower()
+    last = unquote(uri.rstrip("/").rpartition("/")[2]).lower()
     return re.sub(r"[^a-z0-9]+", "-", last)[:MAX_NAME].strip("-") or "run"

@@ -179,8 +179,9 @@ def _data(subject: _Subject) -> Iterator[str]:
     yield table(("Stage", "Place", "Manifest", "Tokenizer"), [_data_cells(stage, data) for stage, data in read])
     sources = [row for stage, data in read if isinstance(data, DataManifest) for row in _source_rows(stage, data)]
     if sources:
-        yield "What was prepared; a checkpoint before the end of a stage has seen a part of it."
-        yield table(("Stage", "Source", "Documents", "Tokens", "Digest of its files"), sources, numbers=(2, 3))
+        yield "The rows of each stage, of which a checkpoint has seen those of its steps, and documents read for them."
+        head = ("Stage", "Source", "Documents", "Rows", "Tokens in rows", "Share", "Digest of its files")
+        yield table(head, sources, numbers=(2, 3, 4, 5))
 
 
 def _data_cells(stage: Stage, data: DataManifest | str) -> tuple[str, ...]:
@@ -190,14 +191,16 @@ def _data_cells(stage: Stage, data: DataManifest | str) -> tuple[str, ...]:
 
 
 def _source_rows(stage: Stage, data: DataManifest) -> Iterator[tuple[str, ...]]:
-    digests = _source_digests(data)
+    digests, rows = _source_digests(data), sum(source.rows for source in data.sources)
     for source in data.sources:
         digest = digests.get(source.name, "")
         yield (
             line(stage.name),
             line(source.name),
             f"{source.documents:,}",
-            f"{source.tokens:,}",
+            f"{source.rows:,}",
+            f"{source.rows * data.predictions:,}",
+            f"{source.rows / rows:.1%}" if rows else "",
             digest and code(digest),
         )
 
@@ -266,10 +269,16 @@ def _origin(subject: _Subject) -> Iterator[str]:
         [
             "# this very history, and every byte of every checkpoint",
             f"llm360 verify {place} --head {head.name}",
-            "# the checkpoint's last steps, trained anew and compared bit by bit",
+            f"# the checkpoint's last steps, trained anew: {_promise(subject)}",
             f"llm360 replay {place} --checkpoint {label}",
         ],
     )
+
+
+def _promise(subject: _Subject) -> str:
+    """What a replay is to find."""
+    is_deterministic = subject.identity.get("training", {}).get("deterministic") is True
+    return "the same bits" if is_deterministic else "losses that agree closely, for the run promises no equal bits"
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import numpy as np
 from pydantic.alias_generators import to_camel
@@ -147,7 +148,8 @@ def read_facts(storage: Storage, history: History, now: datetime) -> RunFacts:
 
 def name_of(uri: str) -> str:
     """The last part of an address."""
-    return uri.rstrip("/").rpartition("/")[2] or uri
+    last = uri.rstrip("/").rpartition("/")[2]
+    return (unquote(last) if uri.startswith("file://") else last) or uri
 
 
 def time_of(entry: Entry) -> datetime:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# The Hub's licences that SPDX has too: its identifier in small letters. Others are `other`, with their name.
+# The Hub's licences that SPDX has too: its identifier in small letters. Others are `other`, with their name: a model's
+# own licence too, which the Hub may know by a name of its own.
 _LICENSES = {
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear",
     "bsl-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",

@@ -1,4 +1,7 @@
-"""Text as Markdown that shows it as it was written: nothing in it becomes a heading, a link, a table or HTML."""
+"""Text as Markdown that shows it as it was written: nothing in it becomes a heading, a table, a formula or HTML.
+
+Nor does it become a link, but for addresses, of which some readers of Markdown make links by themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 # An underscore inside a word marks nothing.
-_MARKUP = re.compile(r"([\\`*\[\]<|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_MARKUP = re.compile(r"([\\`*\[\]<|~&$@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _FIRST_MARK = re.compile(r"^([-+=:>#])")
 _FIRST_NUMBER = re.compile(r"^(\d+)([.)])")
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from llm360.report.markdown import line
+from llm360.report.text import counted
 from llm360.spec.base import Section
 from llm360.spec.model import Model, Weights
 from llm360.spec.training import Optimizer, Schedule, Training
@@ -87,7 +88,7 @@ def _optimizer(optimizer: Optimizer) -> Iterator[str]:
 
 def _schedule(schedule: Schedule) -> Iterator[str]:
     if schedule.warmup_steps:
-        yield f"warm-up of {schedule.warmup_steps:,} steps"
+        yield f"warm-up of {counted(schedule.warmup_steps, 'step')}"
     if schedule.kind == "constant":
         yield f"constant {schedule.peak_learning_rate:g}"
         return

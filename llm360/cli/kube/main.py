@@ -10,7 +10,7 @@ from llm360.cli.main import Program, run
 COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("llm360.cli.kube.status", "show where a run stands, what is wrong and what to do"),
     "logs": ("llm360.cli.kube.logs", "print what a run's driver, workers or preflight say"),
-    "suspend": ("llm360.cli.kube.suspend", "stop a run after its last records, and free its pods"),
+    "suspend": ("llm360.cli.kube.suspend", "have a run write a checkpoint, stop and free its pods"),
     "resume": ("llm360.cli.kube.resume", "let a suspended run go on"),
     "report": ("llm360.cli.kube.report", "write a run's report as one HTML page"),
     "verify": ("llm360.cli.kube.verify", "check a run's whole history against its bytes"),

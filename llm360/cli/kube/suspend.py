@@ -1,4 +1,4 @@
-"""`kubectl llm360 suspend`: stop a run after its last records, and free its pods."""
+"""`kubectl llm360 suspend`: have a run write a checkpoint, stop and free its pods."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from llm360.cli.kube.kubectl import add_run, kubectl_of
 
 EPILOG = """\
-The driver commits what it has, then the pods go; `kubectl llm360 resume` goes on from the last checkpoint.
+The driver writes a checkpoint and stops, then the pods go; `kubectl llm360 resume` goes on from there.
 
 examples:
   kubectl llm360 suspend amber-7b

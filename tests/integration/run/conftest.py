@@ -148,16 +148,14 @@ class TrainingProcess:
 
     def kill(self, *, and_wait: bool = True) -> None:
         """SIGKILL the driver, then wait until what it started is gone, but for Ray's agents, which write nothing."""
-        children = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if not child.name().endswith("Agent"):
-                    children.append(child)
+        children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait(30)
         if and_wait:
-            _gone, alive = psutil.wait_procs(children, timeout=60)
-            assert not alive, f"outlived the driver: {alive}"
+            end = time.monotonic() + 60
+            while alive := [child for child in children if may_write(child)]:
+                assert time.monotonic() < end, f"outlived the driver: {alive}"
+                time.sleep(POLL)
 
     def press_ctrl_c(self) -> None:
         """SIGINT to all that runs in the foreground, as a terminal sends it."""
@@ -244,6 +242,16 @@ def prepared_store(undisturbed: Finished, tmp_path: Path) -> Path:
 
 def history_of(store: str | Path, options: StorageOptions | None = None) -> History:
     return open_release(open_storage(str(store), options)).history()
+
+
+def may_write(process: psutil.Process) -> bool:
+    """Whether a process still runs and is none of Ray's agents. One that starts takes its name a moment later."""
+    try:
+        return (
+            process.is_running() and process.status() != psutil.STATUS_ZOMBIE and not process.name().endswith("Agent")
+        )
+    except psutil.NoSuchProcess:
+        return False
 
 
 def bits(history: History) -> list[tuple[int, str, str]]:

@@ -88,6 +88,14 @@ def test_the_run_file_of_a_release_is_the_same_run(llm360, release, tmp_path):
     assert first["spec"]["cluster"]["workers"]["replicas"] != 3
 
 
+def test_a_release_that_was_moved_is_not_what_its_run_file_goes_on_with(llm360, release, tmp_path):
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    code, _, err = llm360(f"spec recorded {tmp_path}/moved")
+    assert code == 0
+    assert f"it was written at file://{release}, and that is where `llm360 run` goes with it" in err
+    assert f"whatever lies at file://{tmp_path}/moved" in err
+
+
 def test_what_has_no_run_file_is_told(llm360, release, tmp_path):
     nowhere = llm360(f"spec recorded {tmp_path / 'nowhere'}")
     assert nowhere[:2] == (2, "")

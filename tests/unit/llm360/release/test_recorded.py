@@ -148,6 +148,7 @@ def test_a_password_that_was_recorded_is_not_told(record, tmp_path):
     ("uri", "name"),
     [
         ("file:///data/runs/amber-tiny", "amber-tiny"),
+        ("file:///data/my%20run", "my-run"),
         ("s3://bucket", "bucket"),
         ("s3://bucket/Pythia 1.4B/", "pythia-1-4b"),
         ("s3://bucket/…", "run"),

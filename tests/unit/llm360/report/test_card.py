@@ -15,7 +15,7 @@ from synthetic.release import SyntheticRelease
 
 from llm360.canonical import canonical_json, sha256_digest
 from llm360.release.checkpoint import TensorRecord, load_checkpoint_manifest
-from llm360.release.create import open_release
+from llm360.release.create import load_config, open_release
 from llm360.release.history import History
 from llm360.release.layout import config_key
 from llm360.release.selection import find_checkpoint
@@ -139,7 +139,15 @@ def test_what_was_never_configured_has_no_table(interrupted):
 def test_data_is_named_with_its_digests(described):
     card = write_card(described)
     assert f"| stage1 | data/stage1 | `{described.manifest}` | `sha256:{'b' * 64}` |" in card
-    assert "| stage1 | docs | 40 | 1,000,000 |" in card
+    rows = sum(described.order.chunk_rows)
+    assert f"| stage1 | docs | 40 | {rows // 3:,} | {rows // 3 * 128:,} | {rows // 3 / rows:.1%} |" in card
+
+
+def test_a_run_that_promises_no_bits_is_not_said_to_give_the_same(described, monkeypatch):
+    assert "trained anew: the same bits" in write_card(described)
+    identity = load_config(described.storage, described.config) | {"training": {}}
+    monkeypatch.setattr("llm360.report.card.load_config", lambda *_: identity)
+    assert "trained anew: losses that agree closely" in write_card(described)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +166,9 @@ def test_sources_are_bound_by_the_digests_of_their_files(described, monkeypatch,
         return manifest.model_copy(update={"recipe": recipe, "sources": manifest.sources[:sources]})
 
     monkeypatch.setattr("llm360.report.card.read_stage_data", read)
-    rows = re.findall(rf"\| stage1 \| (\w+) \| 40 \| 1,000,000 \| `{DIGEST}` \|", write_card(described))
+    rows = re.findall(
+        rf"\| stage1 \| (\w+) \| 40 \| [\d,]+ \| [\d,]+ \| [\d.]+% \| `{DIGEST}` \|", write_card(described)
+    )
     assert rows == shown
 
 

@@ -8,7 +8,7 @@ import pytest
 from llm360.errors import IntegrityError
 from llm360.release.create import open_release
 from llm360.release.history import History
-from llm360.report.facts import read_facts
+from llm360.report.facts import name_of, read_facts
 
 
 def facts_of(run, *, after=timedelta(seconds=1)):
@@ -75,3 +75,11 @@ def test_changed_configuration_is_refused(eventful):
 
     with pytest.raises(IntegrityError, match="the ledger names"):
         facts_of(eventful)
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [("file:///data/my%20run", "my run"), ("s3://bucket/my%20run/", "my%20run"), ("s3://bucket", "bucket")],
+)
+def test_a_release_is_called_after_the_last_part_of_its_address(uri, name):
+    assert name_of(uri) == name

@@ -12,6 +12,7 @@ from llm360.report.markdown import fenced, line, paragraphs, table
         ("<b>|*x*| `y` [z](w)\n", "\\<b>\\|\\*x\\*\\| \\`y\\` \\[z\\](w)"),
         ("__init__ a\\b", "\\_\\_init\\_\\_ a\\\\b"),
         ("\t two\n  lines ", "two lines"),
+        ("$x$ by @ada", "\\$x\\$ by \\@ada"),
     ],
 )
 def test_a_line_shows_marks_as_they_are(text, shown):

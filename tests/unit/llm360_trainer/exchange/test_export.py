@@ -134,10 +134,10 @@ def test_a_card_names_the_data_and_how_to_open_the_folder(trained, tmp_path):
     folder = export_checkpoint(trained.storage, "ckpt_001", out=tmp_path / "out").folder
     card = card_of(folder)
     assert card.data.license is None, "nobody stated one, and the preset's is not theirs"
+    all_rows = sum(source.rows for source in trained.manifest.sources)
     for source, said in zip(trained.manifest.sources, trained.manifest.recipe["sources"], strict=True):
-        assert (
-            f"| stage1 | {source.name} | {source.documents:,} | {source.tokens:,} | `{said['digest']}` |" in card.text
-        )
+        rows = f"{source.rows:,} | {source.rows * trained.manifest.predictions:,} | {source.rows / all_rows:.1%}"
+        assert f"| stage1 | {source.name} | {source.documents:,} | {rows} | `{said['digest']}` |" in card.text
     with warnings.catch_warnings(), contextlib.chdir(folder):
         warnings.simplefilter("ignore")  # transformers' own, about its dependencies
         exec(re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1], found := {})
