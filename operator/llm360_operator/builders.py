@@ -86,14 +86,14 @@ BAD_INPUT = 2
 """Exit code after which nothing is tried again."""
 
 
-def config_map(run: Manifest, name: str, config: ResolvedRun) -> Manifest:
-    """The resolved run, immutable."""
+def config_map(run: Manifest, name: str, document: bytes) -> Manifest:
+    """The resolved run as it is stored, immutable."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": owned(run, name),
         "immutable": True,
-        "data": {"run.json": config.canonical().decode()},
+        "data": {"run.json": document.decode()},
     }
 
 

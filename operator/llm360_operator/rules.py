@@ -168,7 +168,7 @@ def pinned(case: Case) -> Step | None:
     actions: tuple[Create, ...] = ()
     if not plan.is_pinned:
         # The policy is there before the first pod; one of ours that is there already is left as it is.
-        config_map = Create(builders.config_map(case.run, plan.name, plan.config))
+        config_map = Create(builders.config_map(case.run, plan.name, plan.document))
         actions = (Create(builders.network_policy(case.run)), config_map)
     return _and_on(replace(case, plan=replace(plan, is_pinned=True)), memory, actions)
 

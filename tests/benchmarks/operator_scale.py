@@ -125,7 +125,7 @@ def all_objects(name: str) -> list[Object]:
     return [
         run,
         builders.network_policy(owner),
-        builders.config_map(owner, f"{name}-config", config),
+        builders.config_map(owner, f"{name}-config", config.canonical()),
         builders.preflight_job(owner, config, f"{name}-config", "operator:1"),
         builders.ray_cluster(owner, config, f"{name}-config", sha256_digest(config.canonical())),
         builders.ray_job(owner, 1, owner["metadata"]["uid"]),

@@ -26,7 +26,7 @@ def build(make_run):
         document = {key: run[key] for key in ("apiVersion", "kind", "metadata")}
         config = resolve(document | {"spec": run["spec"] | {"cluster": {"image": "trainer:1"} | spec["cluster"]}})
         return {
-            "ConfigMap": builders.config_map(run, "amber-config", config),
+            "ConfigMap": builders.config_map(run, "amber-config", config.canonical()),
             "NetworkPolicy": builders.network_policy(run),
             "Job": builders.preflight_job(run, config, "amber-config", "operator:1"),
             "RayCluster": builders.ray_cluster(run, config, "amber-config", sha256_digest(config.canonical())),

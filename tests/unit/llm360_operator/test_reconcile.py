@@ -1,9 +1,11 @@
 """Each thing that can happen to a run, and what follows from it."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from llm360.canonical import canonical_json, sha256_digest
 from llm360.spec import resolved_from_json
 from llm360_operator import builders
 from llm360_operator.case import Create
@@ -737,6 +739,24 @@ def test_only_the_last_jobs_are_kept(training):
         training.pass_time(400)
         training.settle(8)
     assert len(training.jobs) == 3
+
+
+def test_pods_of_an_older_image_are_given_no_field_that_came_since(training):
+    (name,) = training.configs
+    document = json.loads(training.configs[name])
+    del document["spec"]["recovery"]["stopSeconds"]
+    training.configs[name] = canonical_json(document)
+    training.cluster = replace(training.cluster, digest=sha256_digest(training.configs[name]))
+    assert kinds(training.step()) == []
+    training.change(checkpoints={"resumeEvery": 5})
+    training.settle()
+    training.train(9)
+    training.step()
+    (newer,) = training.configs.keys() - {name}
+    assert (training.status["config"], training.clusters_made) == (newer, 2)
+    assert json.loads(training.configs[newer])["spec"]["recovery"].keys() == document["spec"]["recovery"].keys()
+    assert training.cluster.digest == sha256_digest(training.configs[newer])
+    assert training.said == ("Training", "Training")
 
 
 def test_an_upgraded_operator_touches_no_run(training, monkeypatch):

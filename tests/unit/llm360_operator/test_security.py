@@ -70,7 +70,7 @@ def children(run):
     """All that the operator makes of a run."""
     config = resolve(run)
     made = [
-        builders.config_map(run, "amber-config", config),
+        builders.config_map(run, "amber-config", config.canonical()),
         builders.network_policy(run),
         builders.preflight_job(run, config, "amber-config", "operator:1"),
         builders.ray_cluster(run, config, "amber-config", sha256_digest(config.canonical())),
