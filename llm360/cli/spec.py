@@ -85,13 +85,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     resolve.add_argument("--store", metavar="URI", help="where the release goes (storage.uri)")
     resolve.add_argument("--identity", action="store_true", help="only the part that never changes once the run began")
     resolve.add_argument("--digest", action="store_true", help="only the sha256 of the identity")
-    resolve.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="json: canonical (RFC 8785)")
+    _add_form(resolve)
     resolve.set_defaults(run=run_resolve)
 
     recorded = add_command(commands, "recorded", "print the run file with which a release was made", RECORDED_EXAMPLES)
     add_release(recorded)
     recorded.add_argument("--attempt", type=int, metavar="N", help="as this one ran it (default: the newest)")
-    recorded.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="json: canonical (RFC 8785)")
+    _add_form(recorded)
     recorded.set_defaults(run=run_recorded)
 
     validate = add_command(commands, "validate", "list all errors of specifications", VALIDATE_EXAMPLES)
@@ -151,6 +151,10 @@ def run_recorded(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _add_form(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", choices=("yaml", "json"), default="yaml", help="json: canonical (RFC 8785)")
 
 
 def _write(value: Any, form: str, comment: str = "") -> None:

@@ -66,9 +66,11 @@ def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_imag
     """
     metadata, status = run["metadata"], run.get("status") or {}
     base, current = base_config_name(metadata["name"]), status.get("config", "")
-    pinned = _read(configs[base]) if base in configs else None
+    pinned = read_config(configs[base]) if base in configs else None
     evaluation = make_evaluation(run, pinned) if pinned is not None else None
-    held = Plan(_read(configs[current]), current, True, configs[current], evaluation) if current in configs else None
+    held = (
+        Plan(read_config(configs[current]), current, True, configs[current], evaluation) if current in configs else None
+    )
     if held is not None and status.get("configGeneration") == metadata["generation"]:
         return held
     if pinned is None and "configDigest" in status:
@@ -81,7 +83,7 @@ def make_plan(run: Mapping[str, Any], configs: Mapping[str, bytes], default_imag
             if changes:
                 return Plan(None, base, True, problem=_edited(base, changes))
         document = _written(_resolve(fresh, pinned, run["spec"], default_image), configs.get(base), run["spec"])
-        config = _read(document)
+        config = read_config(document)
     except LLM360Error as error:
         return replace(held or Plan(None, current, False), problem=error.message)
     if held is not None and held.config == config:
@@ -111,7 +113,7 @@ def make_evaluation(run: Mapping[str, Any], pinned: ResolvedRun) -> Evaluation |
 
 
 @lru_cache(maxsize=256)
-def _read(document: bytes) -> ResolvedRun:
+def read_config(document: bytes) -> ResolvedRun:
     """A stored configuration. It never changes; of a thousand runs all would take 20 MB, and to read one 0.5 ms."""
     return resolved_from_json(document)
 

@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 from llm360.canonical import sha256_digest
-from llm360.spec import resolved_from_json
 from llm360.spec.status import Phase
 from llm360_operator.builders import stop_seconds
 from llm360_operator.case import Case, Memory, Step
 from llm360_operator.evaluation import GOING_SECONDS
 from llm360_operator.names import STATUS_PORT
+from llm360_operator.plan import read_config
 from llm360_operator.progress import driver_progress, progress_text
 from llm360_operator.seen import Trouble, read_time, write_time
 from llm360_operator.verdict import Verdict
@@ -68,7 +68,7 @@ def _limit(case: Case) -> float:
     """How long a driver may take to stop: by the configuration that its pods run with, which may be an older one."""
     digest = case.seen.cluster.digest if case.seen.cluster is not None else ""
     document = next((each for each in case.seen.configs.values() if sha256_digest(each) == digest), None)
-    config = case.plan.config if document is None else resolved_from_json(document)
+    config = case.plan.config if document is None else read_config(document)
     return STOP_MARGIN_SECONDS + (LOST_CONFIG_SECONDS if config is None else stop_seconds(config))
 
 

@@ -405,6 +405,7 @@ def test_a_driver_is_stopped_by_the_configuration_that_it_runs_with(training):
 
 
 def test_a_driver_whose_configuration_is_lost_has_its_time_to_stop(training):
+    assert limit_of_ray(training) == LOST_CONFIG_SECONDS, "the built-in stopSeconds"
     training.configs.clear()
     training.change(suspend=True)
     training.step()

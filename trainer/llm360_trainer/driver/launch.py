@@ -31,7 +31,7 @@ from llm360_trainer.driver.pinned import check_pinned
 from llm360_trainer.driver.progress import LogFormat, Progress
 from llm360_trainer.driver.push import CLOSE_SECONDS
 from llm360_trainer.driver.recorder import Recorder
-from llm360_trainer.driver.resources import Waiting, check_gpus, local_cpus
+from llm360_trainer.driver.resources import check_gpus, local_cpus, waiting_for_workers
 from llm360_trainer.driver.service import check_host
 from llm360_trainer.driver.shared_folder import check_shared_folder, is_folder
 from llm360_trainer.driver.stages import plan_stages
@@ -310,7 +310,7 @@ class Launch:
         self._recorder = given.recorder
         self._is_followed = options is not None and is_on_cluster
         self._is_pushed = options is not None and options.push is not None
-        self._waiting = Waiting(run, progress.event) if is_on_cluster else None
+        self._waiting = waiting_for_workers(run, progress.event) if is_on_cluster else None
         # Torch is imported here and not before: meanwhile the recorder's process starts beside this one.
         from llm360_trainer.driver.fit import fit
 

@@ -15,8 +15,7 @@ from ray.util.placement_group import placement_group_table
 from llm360.errors import InputError
 from llm360.report.text import counted
 from llm360.spec import ResolvedRun
-from llm360_trainer.prepare import waiting
-from llm360_trainer.prepare.waiting import describe_resources
+from llm360_trainer.prepare.waiting import Waiting, describe_resources
 
 UNPLACED = ("PENDING", "RESCHEDULING")
 
@@ -62,7 +61,13 @@ def check_gpus(run: ResolvedRun, found: int) -> None:
     )
 
 
-class Waiting(waiting.Waiting):
+def waiting_for_workers(
+    run: ResolvedRun,
+    say: Callable[[str], object],
+    *,
+    is_waiting: Callable[[], bool] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Waiting:
     """Says what the workers of a run on a cluster wait for.
 
     Args:
@@ -72,18 +77,10 @@ class Waiting(waiting.Waiting):
         clock: Monotonic seconds.
     """
 
-    def __init__(
-        self,
-        run: ResolvedRun,
-        say: Callable[[str], object],
-        *,
-        is_waiting: Callable[[], bool] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        def describe(seconds: float) -> str:
-            return describe_waiting(run, seconds, ray.cluster_resources(), ray.available_resources())
+    def describe(seconds: float) -> str:
+        return describe_waiting(run, seconds, ray.cluster_resources(), ray.available_resources())
 
-        super().__init__(describe, say, is_waiting or has_unplaced_workers, clock=clock)
+    return Waiting(describe, say, is_waiting or has_unplaced_workers, clock=clock)
 
 
 def has_unplaced_workers() -> bool:

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from llm360.errors import InputError
-from llm360_trainer.driver.resources import Waiting, check_gpus, describe_waiting, local_cpus, rank_cpus
+from llm360_trainer.driver.resources import check_gpus, describe_waiting, local_cpus, rank_cpus, waiting_for_workers
 from llm360_trainer.prepare.waiting import LOOK_SECONDS
 
 CUDA = ("cluster.workers.device=cuda", "cluster.workers.gpus=4", "cluster.workers.replicas=2")
@@ -61,7 +61,9 @@ def test_waiting_is_said_now_and_then_and_only_while_it_lasts(make_run: Any, mon
         asked.append(now)
         return not 150 <= now < 160
 
-    waiting = Waiting(make_run(), lambda text: said.append((now, text[:18])), is_waiting=is_waiting, clock=lambda: now)
+    waiting = waiting_for_workers(
+        make_run(), lambda text: said.append((now, text[:18])), is_waiting=is_waiting, clock=lambda: now
+    )
     while now < 200:
         waiting.look()
         now += 0.5
